@@ -1,0 +1,239 @@
+"""Every option of the system on one page: seven frozen sections, which ml_collections flags can override.
+
+Experiment files start from `default_config()`, a locked ConfigDict, and set what differs. At the edge of the
+program `RunConfig.from_config_dict` turns it into frozen dataclasses, so that the core never sees a ConfigDict.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+
+import ml_collections
+
+from igpt_jax.errors import InputError
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, f"{name}={value!r} is not known; choose one of {', '.join(choices)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and arithmetic of one Image GPT; equal configs give interchangeable parameters (paper, section 3.3)."""
+
+    layers: int = 24
+    width: int = 512
+    heads: int = 8
+    resolution: int = 32  # pixels a side; the context is resolution**2 positions
+    vocabulary: int = 512  # palette colours
+    classes: int = 0  # 0: no class head
+    objective: str = "ar"  # "ar": causal with a start vector; "bert": every position sees every other
+    use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
+    dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
+    attention: str = "auto"  # "blockwise", "plain", or "auto": the fastest for the platform
+    remat: str = "none"  # what the backward pass recomputes: "none", "dots" (all but products), "full"
+    unroll: int = 1  # blocks in one iteration of the layer scan; `layers` is fastest on a CPU, 1 compiles fastest
+
+    def __post_init__(self):
+        for name in ("layers", "width", "heads", "resolution", "vocabulary", "unroll"):
+            _check(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1")
+        _check(self.classes >= 0, f"model.classes={self.classes} must be 0 (no class head) or more")
+        _check(
+            self.width % self.heads == 0,
+            f"model.width={self.width} is not divisible by model.heads={self.heads}; choose a divisor of the width",
+        )
+        _check_choice("model.objective", self.objective, ("ar", "bert"))
+        _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        _check_choice("model.attention", self.attention, ("auto", "plain", "blockwise"))
+        _check_choice("model.remat", self.remat, ("none", "dots", "full"))
+
+    @property
+    def context(self) -> int:
+        """Positions in a sequence: one a pixel."""
+        return self.resolution**2
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def causal(self) -> bool:
+        """Whether position i sees only what comes before it."""
+        return self.objective == "ar"
+
+
+SIZES = {
+    "s": ModelConfig(layers=24, width=512, heads=8),
+    "m": ModelConfig(layers=36, width=1024, heads=8),
+    "l": ModelConfig(layers=48, width=1536, heads=16),
+    # The paper does not publish the heads of XL; 24 of dimension 128 fill a TPU's lanes.
+    "xl": ModelConfig(layers=60, width=3072, heads=24, resolution=64),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from, and how many make a step."""
+
+    name: str = "digits"  # a source of igpt_jax.data.sources
+    directory: str = ""  # where TFDS prepares data sets; "" is TFDS's own default
+    batch_size: int = 128  # images a step, over all processes
+
+    def __post_init__(self):
+        _check(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class PaletteConfig:
+    """The colours: a file, or a fit to the training images with `model.vocabulary` colours."""
+
+    path: str = ""  # palette.npy, (v, 3) in [-1, 1]; "" fits one
+    pixels: int = 1_000_000  # pixels sampled for the fit
+    iterations: int = 100  # Lloyd iterations at most
+
+    def __post_init__(self):
+        _check(self.pixels >= 1, f"palette.pixels={self.pixels} must be at least 1")
+        _check(self.iterations >= 1, f"palette.iterations={self.iterations} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the loss asks of the model."""
+
+    name: str = "ar"
+
+    def __post_init__(self):
+        _check_choice("objective.name", self.name, ("ar",))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with one epoch of warm-up and a cosine to zero (paper, section 3.4)."""
+
+    learning_rate: float = 1e-3  # the peak
+    warmup_epochs: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        _check(self.learning_rate > 0, f"optimizer.learning_rate={self.learning_rate} must be positive")
+        _check(self.warmup_epochs >= 0, f"optimizer.warmup_epochs={self.warmup_epochs} must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """Devices along each mesh axis; -1 takes what the other axis leaves."""
+
+    data: int = -1  # batch, parameters and optimizer state
+    model: int = 1  # heads and MLP width
+
+    def __post_init__(self):
+        for name in ("data", "model"):
+            size = getattr(self, name)
+            _check(size == -1 or size >= 1, f"parallel.{name}={size} must be -1 (the rest) or at least 1")
+        _check(self.data != -1 or self.model != -1, "parallel.data and parallel.model cannot both be -1; give one")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """The linear probe: logistic regression on standardised features, one for each layer (paper, section 3.1)."""
+
+    layers: tuple[int, ...] = ()  # feature layers in 0..model.layers; () is all of them
+    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # strengths tried, in units of the mean loss
+    held_out: float = 0.1  # fraction of the training images that chooses strength and layer
+
+    def __post_init__(self):
+        _check(len(self.l2) > 0, "evaluate.probe.l2 is empty; give at least one strength, such as (0.01,)")
+        _check(0 < self.held_out < 1, f"evaluate.probe.held_out={self.held_out} must lie between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured during and after training."""
+
+    every: int = 0  # steps between evaluations; 0 evaluates at the end only
+    batch_size: int = 128  # images in one forward pass
+    probe: ProbeConfig = ProbeConfig()
+
+    def __post_init__(self):
+        _check(self.every >= 0, f"evaluate.every={self.every} must be 0 (end only) or more")
+        _check(self.batch_size >= 1, f"evaluate.batch_size={self.batch_size} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One run: the seven sections, and what concerns them all."""
+
+    seed: int = 0
+    steps: int = 1_000_000
+    log_every: int = 50  # steps between lines of metrics
+    checkpoint_every: int = 1000  # steps
+    keep_checkpoints: int = 3  # newest ones
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    palette: PaletteConfig = PaletteConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def __post_init__(self):
+        for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+            _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        for layer in self.evaluate.probe.layers:
+            _check(
+                0 <= layer <= self.model.layers,
+                f"evaluate.probe.layers names layer {layer}; a model of {self.model.layers} layers has 0 to "
+                f"{self.model.layers}",
+            )
+
+    @classmethod
+    def from_config_dict(cls, config: ml_collections.ConfigDict) -> "RunConfig":
+        """Checks every key and value of a ConfigDict.  Raises InputError naming the first that cannot work."""
+        return _from_dict(cls, config.to_dict(), prefix="")
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "RunConfig":
+        """Reads the config.json that `save` wrote."""
+        return _from_dict(cls, json.loads(path.read_text()), prefix="")
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes every option as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """A locked ConfigDict of every option at its default; a misspelt key raises."""
+    return ml_collections.ConfigDict(dataclasses.asdict(RunConfig())).lock()
+
+
+def _from_dict(cls, values: dict, prefix: str):
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            raise InputError(
+                f"config has no key {prefix}{key}" + (f"; did you mean {prefix}{near[0]}?" if near else "")
+            )
+    return cls(**{key: _convert(fields[key], value, prefix + key) for key, value in values.items()})
+
+
+def _convert(kind, value, name: str):
+    if dataclasses.is_dataclass(kind):
+        return _from_dict(kind, dict(value), prefix=f"{name}.")
+    if kind in (tuple[int, ...], tuple[float, ...]):
+        element = kind.__args__[0]
+        return tuple(_convert(element, item, name) for item in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{name}={value!r} is a {type(value).__name__}; expected {kind.__name__}")
+    return value
