@@ -1,0 +1,28 @@
+"""Image GPT in JAX: `import igpt_jax as ig`.
+
+The public names load on first use, so that importing the package, or asking for help, costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ImageGPT": "igpt_jax.model.image_gpt",
+    "ModelConfig": "igpt_jax.config",
+    "SIZES": "igpt_jax.config",
+    "Palette": "igpt_jax.data.palette",
+    "InputError": "igpt_jax.errors",
+    "load": "igpt_jax.weights.load",
+}
+__all__ = list(_HOME)  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'igpt_jax' has no attribute {name!r}; it offers {', '.join(_HOME)}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__():
+    return __all__

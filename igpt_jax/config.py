@@ -1,13 +1,11 @@
 """Every option of the system on one page: seven frozen sections, which ml_collections flags can override.
 
 Experiment files start from `default_config()`, a locked ConfigDict, and set what differs. At the edge of the
-program `RunConfig.from_config_dict` turns it into frozen dataclasses, so that the core never sees a ConfigDict.
+program `RunConfig.from_dict` turns it into frozen dataclasses, so that the core never sees a ConfigDict.
 """
 
 import dataclasses
 import difflib
-import json
-import pathlib
 
 import ml_collections
 
@@ -196,18 +194,12 @@ class RunConfig:
             )
 
     @classmethod
-    def from_config_dict(cls, config: ml_collections.ConfigDict) -> "RunConfig":
-        """Checks every key and value of a ConfigDict.  Raises InputError naming the first that cannot work."""
-        return _from_dict(cls, config.to_dict(), prefix="")
+    def from_dict(cls, values: dict) -> "RunConfig":
+        """Checks every key and value, of `ConfigDict.to_dict()` or of JSON.
 
-    @classmethod
-    def load(cls, path: pathlib.Path) -> "RunConfig":
-        """Reads the config.json that `save` wrote."""
-        return _from_dict(cls, json.loads(path.read_text()), prefix="")
-
-    def save(self, path: pathlib.Path) -> None:
-        """Writes every option as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        Raises InputError naming the first that cannot work.
+        """
+        return _from_dict(cls, values, prefix="")
 
 
 def default_config() -> ml_collections.ConfigDict:

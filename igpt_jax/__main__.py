@@ -1,0 +1,100 @@
+"""The command line: `python -m igpt_jax COMMAND --flag=value ...`.
+
+Flags are absl's and ml_collections'; the commands' own code, and jax with it, loads only once the flags are right.
+Bad input ends here, as one line on stderr and exit status 2.
+"""
+
+import importlib
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from igpt_jax.config import RunConfig
+from igpt_jax.errors import InputError
+
+COMMANDS = {
+    "palette": "fit the colours that a config asks for, and show them",
+    "train": "pretrain, evaluate and draw the report; run again to resume",
+    "evaluate": "measure the newest checkpoint: held-out likelihood and linear probes",
+    "sample": "draw new images from the newest checkpoint",
+}
+
+USAGE = """Image GPT in JAX.
+
+usage: python -m igpt_jax COMMAND [--flag=value ...]
+
+commands:
+{commands}
+
+`python -m igpt_jax COMMAND --help` lists the command's flags.
+Every option of a config can be set on the command line: --config.optimizer.learning_rate=0.003
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs one command.  Returns the exit status: 0, or 2 for input that cannot work."""
+    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+        lines = [f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items()]
+        print(USAGE.format(commands="\n".join(lines)), end="")
+        return 0 if len(argv) > 1 else 2
+    name, argv = argv[1], [argv[0], *argv[2:]]
+    try:
+        if name not in COMMANDS:
+            raise InputError(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
+        options = _define_flags(name, argv)
+        if {"-h", "--help"} & set(argv):
+            print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n{options.get_help()}")
+            return 0
+        config, workdir = _parse(options, argv)
+        if name in ("palette", "train") and config is None:
+            raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
+        importlib.import_module(f"igpt_jax.commands.{name}").main(config, workdir, options)
+    except InputError as error:
+        print(f"igpt_jax {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _define_flags(command, argv):
+    options = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
+        "evaluate and sample use the work dir's own where none is given.",
+        flag_values=options,
+        sys_argv=argv,
+    )
+    flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, metrics, report.", flag_values=options)
+    if command == "sample":
+        flags.DEFINE_integer("n", 64, "Images to draw.", flag_values=options)
+        flags.DEFINE_float("temperature", 1.0, "Divides the logits; 0 takes the likeliest.", flag_values=options)
+        flags.DEFINE_integer("top_k", 0, "Keep the k likeliest colours; 0 keeps all.", flag_values=options)
+        flags.DEFINE_float("top_p", 1.0, "Keep the likeliest colours of total probability p.", flag_values=options)
+        flags.DEFINE_integer("seed", 0, "Of the draws.", flag_values=options)
+        flags.DEFINE_string("out", None, "Directory for the images; WORKDIR/samples if not given.", flag_values=options)
+    return options
+
+
+def _parse(options, argv):
+    """Reads the flags and runs the config file.  Returns (RunConfig or None, work dir).
+
+    Whatever is wrong with them becomes an InputError.
+    """
+    try:
+        rest = options(argv)[1:]
+        config = options["config"].value
+    except AttributeError as error:
+        raise InputError(f"the config has no such key: {error.args[0]}") from error
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
+    if rest:
+        raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
+    if not options.workdir:
+        raise InputError("--workdir=DIR is missing; name the directory of the run")
+    return config and RunConfig.from_dict(config.to_dict()), pathlib.Path(options.workdir)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

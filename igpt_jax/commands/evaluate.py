@@ -1,0 +1,108 @@
+"""Measures a trained model: held-out likelihood, and linear probes beside their baselines."""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+
+from igpt_jax.commands.palette import draw_palette
+from igpt_jax.commands.run import Run, saved_config
+from igpt_jax.config import ProbeConfig, RunConfig
+from igpt_jax.evaluate.forward import mean_nats, split_features
+from igpt_jax.evaluate.probe import ProbeResult, probe
+from igpt_jax.generate.complete import complete
+from igpt_jax.generate.sample import image_keys, sample
+from igpt_jax.report import plot_completions, plot_loss, plot_probe, plot_samples
+from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.metrics import read_metrics
+from igpt_jax.train.state import abstract_params, init_params
+
+COMPLETED, COMPLETIONS, SAMPLED = 6, 4, 100  # test images completed, completions of each, samples drawn in the report
+
+
+def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
+    """Writes WORKDIR/evaluation.json and WORKDIR/report/ for the newest checkpoint."""
+    del options
+    start = time.perf_counter()
+    saved = saved_config(workdir)
+    run = Run.open(config or saved, workdir)
+    checkpoints = Checkpoints(workdir)
+    step = checkpoints.require_latest_step()
+    params = checkpoints.restore_params(step, abstract_params(run.model, run.mesh))
+    checkpoints.close()
+    evaluate(run, params, step, start)
+    report(run, params)
+
+
+def evaluate(run: Run, params: dict, step: int, start: float) -> None:
+    """Measures and writes evaluation.json; `start` (of `time.perf_counter`) begins its `wall_seconds`."""
+    trained = probe_features(run, params)
+    untrained = probe_features(run, init_params(run.model, run.config.seed, run.mesh))
+    raw_pixels = probe_pixels(run)
+    result = {
+        "step": step,
+        "nats_per_token": {"test": mean_nats(run.model, params, run.examples(run.test), run.mesh)},
+        "probe": {
+            "layers": trained.accuracy_l,
+            "layer_numbers": trained.layers,
+            "held_out": trained.held_out_accuracy_l,
+            "l2": trained.l2_l,
+            "best_layer": trained.best_layer,
+            "accuracy": trained.accuracy,
+            "raw_pixels": raw_pixels.accuracy,
+            "untrained": untrained.accuracy,
+        },
+        "wall_seconds": time.perf_counter() - start,
+    }
+    (run.workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(f"test: {result['nats_per_token']['test']:.4f} nats/token")
+    print(f"linear probe: {trained.accuracy:.1f} % at layer {trained.best_layer} of {run.config.model.layers}")
+    print(f"baselines: raw pixels {raw_pixels.accuracy:.1f} %, the same network untrained {untrained.accuracy:.1f} %")
+
+
+def probe_features(run: Run, params: dict) -> ProbeResult:
+    """Probes every layer; each training image stands once, augmented as for evaluation."""
+    train, test = (split_features(run.model, params, run.examples(split), run.mesh) for split in (run.train, run.test))
+    return probe(*train, *test, classes=run.train.classes, config=run.config.evaluate.probe, seed=run.config.seed)
+
+
+def probe_pixels(run: Run) -> ProbeResult:
+    """The baseline: the same probe on the colours that the model sees, (1, n, 3t)."""
+
+    def pixels(split):
+        examples = list(run.examples(split))
+        tokens_nt = np.concatenate([batch["tokens"] for batch in examples])
+        labels_n = np.concatenate([batch["label"] for batch in examples])
+        return run.palette.colors[tokens_nt].reshape(1, len(tokens_nt), -1), labels_n
+
+    config = ProbeConfig(l2=run.config.evaluate.probe.l2, held_out=run.config.evaluate.probe.held_out)
+    return probe(
+        *pixels(run.train), *pixels(run.test), classes=run.train.classes, config=config, seed=run.config.seed
+    )
+
+
+def report(run: Run, params: dict) -> None:
+    """Draws every picture of WORKDIR/report/."""
+    directory = run.workdir / "report"
+    evaluation = json.loads((run.workdir / "evaluation.json").read_text())
+    last = {"step": evaluation["step"], "test/nats_per_token": evaluation["nats_per_token"]["test"]}
+    plot_loss(directory / "loss.png", [*read_metrics(run.workdir / "metrics.jsonl"), last], len(run.palette))
+    found = evaluation["probe"]
+    baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
+    plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], found["layers"], baselines)
+    draw_palette(run)
+
+    nothing_bt = np.zeros((SAMPLED, 0), np.int32)
+    samples_bt = sample(run.model, params, image_keys(run.config.seed, SAMPLED), nothing_bt)
+    plot_samples(directory / "samples.png", run.palette.decode(samples_bt))
+
+    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
+    rows = run.config.model.resolution // 2
+    completions_bnt = complete(run.model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=run.config.seed)
+    originals = run.palette.decode(originals_bt)
+    given = originals.copy()
+    given[:, rows:] = 127
+    completions = np.stack([run.palette.decode(tokens_nt) for tokens_nt in completions_bnt])
+    plot_completions(directory / "completions.png", given, completions, originals)
+    print(f"pictures: {directory}")

@@ -1,0 +1,1 @@
+"""Images in, colour tokens out: palettes, sources, augmentations and the tf.data pipeline."""

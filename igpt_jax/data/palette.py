@@ -1,0 +1,144 @@
+"""The palette: images to colour tokens in raster order, and back."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+
+import einops
+import numpy as np
+
+from igpt_jax.errors import InputError
+
+_CELL = 8  # levels a side of the cells that share their candidate colours: 8 builds fastest for 512 colours
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Palette:
+    """v colours that stand for all 16.7 million; palettes of equal colours are equal.
+
+    Attributes:
+      colors: (v, 3) float32 RGB in [-1, 1], 1 <= v <= 65536; token i paints with row i.
+
+    Raises:
+      InputError: another shape, a value that is not finite, or one outside [-1, 1].
+
+    Source: the released kmeans_centers.npy holds 512 colours in this scale (paper, section 3.2).
+    """
+
+    colors: np.ndarray
+
+    def __post_init__(self):
+        colors = np.array(self.colors, np.float32)
+        if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= len(colors) <= 65536:
+            raise InputError(f"palette colours have shape {colors.shape}; expected (v, 3) with v in 1..65536")
+        if not np.isfinite(colors).all():
+            raise InputError("palette colours hold NaN or infinity; expected finite values in [-1, 1]; fit them again")
+        if np.abs(colors).max() > 1:
+            raise InputError(
+                f"palette colours span [{colors.min():g}, {colors.max():g}]; expected [-1, 1]; "
+                "for colours in 0..255 pass colors / 127.5 - 1"
+            )
+        colors.setflags(write=False)
+        object.__setattr__(self, "colors", colors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Palette":
+        """Reads the .npy file that `save` wrote, or the released one.  Raises InputError if it holds no palette."""
+        try:
+            colors = np.load(path, allow_pickle=False)
+            return cls(colors)
+        except FileNotFoundError:
+            raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colours in [-1, 1]") from None
+        except (OSError, EOFError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is not a palette: {error}") from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the colours as .npy; a reader finds the old file or the whole new one, never a part."""
+        path = pathlib.Path(path)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            with partial.open("wb") as file:
+                np.save(file, self.colors)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """16 hex digits that name these colours: the start of the SHA-256 of their float32 bytes."""
+        return hashlib.sha256(self.colors.astype("<f4").tobytes()).hexdigest()[:16]
+
+    def __eq__(self, other):
+        return isinstance(other, Palette) and self.hash == other.hash
+
+    def __hash__(self):
+        return hash(self.hash)
+
+    def __len__(self):
+        return len(self.colors)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Names every pixel's nearest colour exactly, the lowest token on a tie.
+
+        images: (b, r, r, 3) uint8 RGB in 0..255.  Returns (b, r*r) int32 in [0, v), in raster order.  Nearest is
+        by squared distance in the scale of the colours, x / 127.5 - 1, in float64.  The first call builds `table`.
+
+        Raises:
+          InputError: another dtype or shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            raise InputError(f"images are {images.dtype}; expected uint8 in 0..255; round and convert them first")
+        if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+            raise InputError(f"images have shape {images.shape}; expected (b, r, r, 3); crop them to a square first")
+        red, green, blue = np.moveaxis(images.astype(np.int32), -1, 0)
+        tokens = self.table[red << 16 | green << 8 | blue].astype(np.int32)
+        return einops.rearrange(tokens, "b row column -> b (row column)")
+
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        """Paints tokens with their colours.
+
+        tokens: (b, r*r) integers in [0, v), in raster order.  Returns (b, r, r, 3) uint8, rint(127.5 * (c + 1)).
+
+        Raises:
+          InputError: a length that is not a square, or a token without a colour.
+        """
+        tokens = np.asarray(tokens)
+        side = round(tokens.shape[-1] ** 0.5) if tokens.ndim == 2 else 0
+        if tokens.ndim != 2 or side**2 != tokens.shape[1] or not np.issubdtype(tokens.dtype, np.integer):
+            raise InputError(f"tokens are {tokens.dtype} of shape {tokens.shape}; expected integers (b, r*r)")
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= len(self)):
+            raise InputError(
+                f"tokens span [{tokens.min()}, {tokens.max()}]; expected [0, {len(self) - 1}]: "
+                "decode with the palette that encoded them"
+            )
+        levels = np.rint(127.5 * (self.colors + 1)).astype(np.uint8)
+        return einops.rearrange(levels[tokens], "b (row column) c -> b row column c", row=side)
+
+    @functools.cached_property
+    def table(self) -> np.ndarray:
+        """The nearest colour of every uint8 pixel: (2**24,) uint16, indexed by red << 16 | green << 8 | blue.
+
+        Exact.  Floating-point addition is monotone, so within a cell of 8x8x8 pixels a colour whose least distance
+        exceeds another's greatest can win nowhere; six of 512 remain on average, and the build takes a second or two.
+        """
+        scale = np.arange(256)[:, None] / 127.5 - 1
+        distances = (scale - self.colors.T.astype(np.float64)[:, None, :]) ** 2  # (channel, level, colour)
+        cells = 256 // _CELL
+        distances = distances.reshape(3, cells, _CELL, len(self))
+        least, greatest = distances.min(2), distances.max(2)
+        red, green, blue = distances
+        table = np.empty((cells, _CELL, cells, _CELL, cells, _CELL), np.uint16)
+        for i, j in np.ndindex(cells, cells):
+            farthest = greatest[0, i] + greatest[1, j] + greatest[2]
+            candidates = least[0, i] + least[1, j] + least[2] <= farthest.min(1, keepdims=True)
+            for k in range(cells):
+                near = np.flatnonzero(candidates[k])
+                red_green = red[i][:, None, near] + green[j][:, near]
+                distance = red_green[:, :, None, :] + blue[k][:, near]
+                table[i, :, j, :, k, :] = near[distance.argmin(-1)]
+        table = table.reshape(-1)
+        table.setflags(write=False)
+        return table

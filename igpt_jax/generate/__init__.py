@@ -1,0 +1,1 @@
+"""New images, and the rest of given ones."""

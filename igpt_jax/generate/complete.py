@@ -1,0 +1,30 @@
+"""Completing images of which the upper rows are given."""
+
+import jax
+import numpy as np
+
+from igpt_jax.errors import InputError
+from igpt_jax.generate.sample import Sampler, image_keys, sample
+from igpt_jax.model.image_gpt import ImageGPT
+
+
+def complete(
+    model: ImageGPT,
+    params: dict,
+    tokens_bt: np.ndarray,
+    *,
+    rows: int,
+    n: int,
+    seed: int,
+    sampler: Sampler = Sampler(),  # noqa: B008 - frozen
+) -> np.ndarray:
+    """Draws n completions of every image from its first `rows` rows.
+
+    tokens_bt: (b, context) int32.  Returns (b, n, context) int32, the given rows unchanged.
+    """
+    resolution = model.config.resolution
+    if not 0 < rows < resolution:
+        raise InputError(f"rows={rows} must lie in 1..{resolution - 1}; the image has {resolution}")
+    given_bt = np.repeat(tokens_bt[:, : rows * resolution], n, axis=0)
+    completed_bt = sample(model, params, image_keys(seed, len(given_bt)), given_bt, sampler)
+    return np.asarray(jax.device_get(completed_bt)).reshape(len(tokens_bt), n, -1)

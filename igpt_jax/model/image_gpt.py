@@ -1,0 +1,131 @@
+"""Image GPT: colour tokens in; logits, features of every layer, or one decoded position out."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from igpt_jax.config import ModelConfig
+from igpt_jax.errors import InputError
+from igpt_jax.model.transformer import Block, RMSNorm, mean_over_positions, stack
+
+Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys and values, (b, h, s, k)
+
+
+class ImageGPT(nn.Module):
+    """The transformer of Generative Pretraining from Pixels, with the released code's architecture.
+
+    Attributes:
+      config: shape, objective and arithmetic.  An "ar" model is causal: a learned start vector replaces the first
+        token and the rest shift right, so the logits at position i depend on tokens 0..i-1.  A "bert" model sees
+        every position that is not masked, and has neither start vector nor shift.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+
+        def table(name, axes, shape, std):
+            return self.param(name, nn.with_logical_partitioning(nn.initializers.normal(std), axes), shape)
+
+        self.token_embedding_vd = table("token_embedding", ("vocabulary", "width"), (c.vocabulary, c.width), 0.02)
+        self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
+        if c.causal:
+            self.sos_d = table("sos", ("width",), (c.width,), 0.02)
+        self.blocks = stack(c)
+        self.final_norm = RMSNorm(c.dtype)
+        self.token_head_dv = table("token_head", ("width", "vocabulary"), (c.width, c.vocabulary), 0.0)
+        if c.classes:
+            self.class_head_dc = table("class_head", ("width", "classes"), (c.width, c.classes), 0.0)
+
+    def __call__(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Predicts the colour of every position.
+
+        Args:
+          tokens_bt: (b, t) integers in [0, v), raster order, t at most `config.context`.
+          mask: (b, t) bool, True = hidden; "bert" models only.
+        Returns:
+          Logits, (b, t, v) float32.
+        """
+        n_btd, _ = self.encode(tokens_bt, mask)
+        return self._token_logits(n_btd)
+
+    def features(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Pools what every block's attention reads, f^l = <n^l_i>_i; l = L is the final norm (paper, section 2.4).
+
+        Returns (l + 1, b, d) float32.  Nothing of size (l, b, t, d) is ever kept.
+        """
+        n_btd, pooled_lbd = self.encode(tokens_bt, mask)
+        return jnp.concatenate([pooled_lbd, mean_over_positions(n_btd)[None]])
+
+    def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Gives token logits (b, t, v) and, from the pooled final norm, class logits (b, c), both float32."""
+        n_btd, _ = self.encode(tokens_bt, mask)
+        return self._token_logits(n_btd), mean_over_positions(n_btd) @ self.class_head_dc
+
+    def decode(self, previous_bt: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Predicts t positions from `position` on, from a cache of all earlier ones.
+
+        One position a call decodes; a whole prefix in one call fills the cache.
+
+        Args:
+          previous_bt: (b, t) the tokens at `position - 1`..; the first is ignored at position 0, where the start
+            vector stands.
+          position: scalar integer, shared by the batch.
+          cache: from `init_cache`, filled by the calls for positions 0..position-1.
+        Returns:
+          Logits (b, t, v) float32, and the cache with these positions' keys and values in it.
+        """
+        if not self.config.causal:
+            raise InputError("a bert model cannot decode left to right; use one trained with objective ar")
+        position_t = position + jnp.arange(previous_bt.shape[1])
+        embedded_btd = self.token_embedding_vd[previous_bt]
+        embedded_btd = jnp.where((position_t == 0)[None, :, None], self.sos_d[None, None], embedded_btd)
+        h_btd = (embedded_btd + self.position_embedding_td[position_t][None]).astype(self.config.dtype)
+        stacked_params = nn.unbox(self.variables["params"]["blocks"])
+        filled_cache = []
+        for layer, layer_cache in enumerate(cache):
+            params = jax.tree.map(lambda leaf, layer=layer: leaf[layer], stacked_params)
+            h_btd, layer_cache = Block(self.config, parent=None).apply(
+                {"params": params}, h_btd, position, layer_cache, method="decode"
+            )
+            filled_cache.append(layer_cache)
+        return self._token_logits(self.final_norm(h_btd)), tuple(filled_cache)
+
+    def encode(self, tokens_bt, mask):
+        """Runs embeddings, stack and final norm.  Returns n^L (b, t, d) and the pooled n^0..n^(L-1), (l, b, d)."""
+        context = self.config.context
+        if tokens_bt.ndim != 2 or tokens_bt.shape[1] > context:
+            raise InputError(
+                f"tokens of shape {tokens_bt.shape} do not fit (batch, at most {context}); "
+                f"set model.resolution to the side of your images"
+            )
+        if self.config.causal and mask is not None:
+            raise InputError("an ar model takes no mask; use one trained with objective bert")
+        embedded_btd = self.token_embedding_vd[tokens_bt]
+        if self.config.causal:
+            sos_b1d = jnp.broadcast_to(self.sos_d, (tokens_bt.shape[0], 1, self.config.width))
+            embedded_btd = jnp.concatenate([sos_b1d, embedded_btd[:, :-1]], axis=1)
+        elif mask is not None:
+            embedded_btd = jnp.where(mask[:, :, None], 0, embedded_btd)
+        h_btd = embedded_btd + self.position_embedding_td[None, : tokens_bt.shape[1]]
+        h_btd, pooled_lbd = self.blocks(h_btd.astype(self.config.dtype), None)
+        return self.final_norm(h_btd), pooled_lbd
+
+    def _token_logits(self, n_btd):
+        return jnp.einsum(
+            "btd,dv->btv", n_btd, self.token_head_dv.astype(self.config.dtype), preferred_element_type=jnp.float32
+        )
+
+
+def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
+    """An empty cache for `length` positions: zeros (b, h, s, k) in the compute type, two a layer."""
+    shape = (batch, config.heads, length, config.head_dim)
+    return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.layers))
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Counts the parameters by shape alone; 76,571,648 for size "s"."""
+    tokens_bt = jax.ShapeDtypeStruct((1, config.context), jnp.int32)
+    shapes = jax.eval_shape(ImageGPT(config).init, jax.random.key(0), tokens_bt)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

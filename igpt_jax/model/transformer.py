@@ -1,0 +1,160 @@
+"""The pre-norm residual stack: norms without bias, attention, MLP, and a scan over the blocks."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from igpt_jax.config import ModelConfig
+from igpt_jax.model.attention import attend, cached_attention
+
+NORM_EPSILON = 1e-5
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@jax.checkpoint  # the backward pass needs x alone
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x·sigmoid(1.702x), the released code's approximation of the Gaussian error linear unit."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + 1e-5) · gain: the released norm subtracts no mean and adds no bias.  float32 inside."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_btd: jax.Array) -> jax.Array:
+        gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("width",)), x_btd.shape[-1:])
+        x_btd = x_btd.astype(jnp.float32)
+        scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
+        return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(self.dtype)
+
+
+class Linear(nn.Module):
+    """An einsum with a weight, and a bias where the config has one.
+
+    `equation` names the axes as the arrays' suffixes do: "btd,dhk->bthk".  The bias has those of the weight's axes
+    that the output keeps.
+    """
+
+    config: ModelConfig
+    equation: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    std: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs, outputs = self.equation.split("->")
+        letters = inputs.split(",")[1]
+        initializer = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+        kernel = self.param("kernel", initializer, self.shape)
+        y = jnp.einsum(self.equation, x, kernel.astype(self.config.dtype))
+        if self.config.use_bias:
+            kept = [i for i, letter in enumerate(letters) if letter in outputs]
+            initializer = nn.with_logical_partitioning(nn.initializers.zeros, tuple(self.axes[i] for i in kept))
+            bias = self.param("bias", initializer, tuple(self.shape[i] for i in kept))
+            y += jnp.expand_dims(bias.astype(self.config.dtype), range(y.ndim - bias.ndim))
+        return y
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with separate query, key, value and output projections."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        project = functools.partial(
+            Linear, c, shape=(c.width, c.heads, c.head_dim), axes=("width", "heads", "head_dim"), std=c.width**-0.5
+        )
+        self.query, self.key, self.value = (project(equation="btd,dhk->bthk") for _ in range(3))
+        self.out = Linear(
+            c,
+            "bthk,hkd->btd",
+            shape=(c.heads, c.head_dim, c.width),
+            axes=("heads", "head_dim", "width"),
+            std=(c.width * c.layers) ** -0.5,
+        )
+
+    def __call__(self, x_btd: jax.Array) -> jax.Array:
+        mixed_bthk = attend(
+            self.query(x_btd),
+            self.key(x_btd),
+            self.value(x_btd),
+            causal=self.config.causal,
+            backend=self.config.attention,
+        )
+        return self.out(mixed_bthk)
+
+    def decode(self, x_btd, position, cache):
+        """t positions from `position` on: writes their keys and values into the cache, then attends to it."""
+        k_bhsk, v_bhsk = (
+            jax.lax.dynamic_update_slice_in_dim(old, new.swapaxes(1, 2).astype(old.dtype), position, axis=2)
+            for old, new in zip(cache, (self.key(x_btd), self.value(x_btd)), strict=True)
+        )
+        q_bthk = self.query(x_btd) * self.config.head_dim**-0.5
+        return self.out(cached_attention(q_bthk, k_bhsk, v_bhsk, position)), (k_bhsk, v_bhsk)
+
+
+class Mlp(nn.Module):
+    """Width to four times the width and back, with `quick_gelu` between."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        self.up = Linear(c, "btd,df->btf", shape=(c.width, 4 * c.width), axes=("width", "mlp"), std=0.02)
+        self.down = Linear(c, "btf,fd->btd", shape=(4 * c.width, c.width), axes=("mlp", "width"), std=0.02)
+
+    def __call__(self, x_btd: jax.Array) -> jax.Array:
+        return self.down(quick_gelu(self.up(x_btd)))
+
+
+class Block(nn.Module):
+    """h + attention(norm(h)), then a + mlp(norm(a)) (paper, section 2.2)."""
+
+    config: ModelConfig
+
+    def setup(self):
+        self.attention_norm = RMSNorm(self.config.dtype)
+        self.attention = Attention(self.config)
+        self.mlp_norm = RMSNorm(self.config.dtype)
+        self.mlp = Mlp(self.config)
+
+    def __call__(self, h_btd: jax.Array, _=None) -> tuple[jax.Array, jax.Array]:
+        """Returns the next h and the mean over positions of the normed input, (b, d) float32: the probe's feature."""
+        n_btd = self.attention_norm(h_btd)
+        a_btd = h_btd + self.attention(n_btd)
+        return a_btd + self.mlp(self.mlp_norm(a_btd)), mean_over_positions(n_btd)
+
+    def decode(self, h_btd, position, cache):
+        """The same for t positions from `position` on, given the cache of those before.  Returns (h, cache)."""
+        mixed_btd, cache = self.attention.decode(self.attention_norm(h_btd), position, cache)
+        a_btd = h_btd + mixed_btd
+        return a_btd + self.mlp(self.mlp_norm(a_btd)), cache
+
+
+def mean_over_positions(n_btd: jax.Array) -> jax.Array:
+    """<n_i>_i in float32, (b, d): how the paper pools a layer (section 2.4)."""
+    return n_btd.astype(jnp.float32).mean(axis=1)
+
+
+def stack(config: ModelConfig, **kwargs) -> nn.Module:
+    """All blocks as one module whose parameters carry a leading layer axis; h -> (h, pooled inputs (l, b, d))."""
+    block = Block
+    if config.remat != "none":
+        block = nn.remat(Block, policy=REMAT_POLICIES[config.remat], prevent_cse=config.unroll > 1)
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=config.layers,
+        unroll=min(config.unroll, config.layers),
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )(config, **kwargs)

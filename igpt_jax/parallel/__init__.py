@@ -1,0 +1,1 @@
+"""Where arrays live: the mesh, and the one table from logical axes to mesh axes."""

@@ -1,0 +1,67 @@
+"""The device mesh, and the one table from logical axes to mesh axes, from which every sharding derives."""
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from igpt_jax.config import ParallelConfig
+from igpt_jax.errors import InputError
+
+RULES = (
+    ("batch", "data"),  # images are independent
+    ("width", "data"),  # each device keeps a slice of every weight and of its Adam moments (FSDP)
+    ("heads", "model"),  # heads never meet inside attention
+    ("mlp", "model"),  # the MLP's two products meet once, after the second
+    ("vocabulary", None),  # a few hundred colours: too small to split
+    ("classes", None),
+    ("position", None),
+    ("head_dim", None),
+    ("layers", None),  # the scan runs over it
+)
+
+
+def make_mesh(config: ParallelConfig, devices: list | None = None) -> Mesh:
+    """Arranges the devices as a (data, model) grid; one device is a mesh of one.
+
+    Raises InputError where the two sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    data = config.data if config.data != -1 else count // config.model
+    model = config.model if config.model != -1 else count // config.data
+    if data * model != count:
+        raise InputError(
+            f"parallel.data={config.data} x parallel.model={config.model} does not match {count} devices; "
+            f"set one of them to -1, or their product to {count}"
+        )
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def shardings(tree, mesh: Mesh):
+    """The NamedSharding of every leaf, from the logical axes that flax recorded with it."""
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(tree), mesh, RULES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Images split along `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: dict, mesh: Mesh) -> dict[str, jax.Array]:
+    """Joins each process's part of the batch into global arrays split along `data`."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_sharding(mesh), x), batch)
+
+
+def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
+    """Raises InputError where a batch does not split evenly over the mesh's `data` axis."""
+    ways = mesh.shape["data"]
+    if batch_size % ways:
+        nearest = max(ways, round(batch_size / ways) * ways)
+        raise InputError(
+            f"{name}={batch_size} is not divisible by the {ways} devices of the data axis; set it to {nearest}"
+        )

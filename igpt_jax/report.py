@@ -1,0 +1,106 @@
+"""Pictures of a run, for people who would rather look than read: curves by matplotlib, image sheets pixel by pixel."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from igpt_jax.data.palette import Palette
+
+INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
+
+
+def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], palette_size: int) -> None:
+    """Draws training and held-out loss over steps, in nats per token, under the ln(v) of a uniform guess."""
+    figure, axes = _axes("Loss", "step", "nats per token")
+    curves = {"nats_per_token": ("training", MUTED), "test/nats_per_token": ("test", ACCENT)}
+    for name, (label, color) in curves.items():
+        points = [(line["step"], line[name]) for line in metrics if name in line]
+        axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 20 else None)
+    axes.axhline(np.log(palette_size), color=INK, linewidth=0.8, linestyle=":", label=f"uniform: ln {palette_size}")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_probe(path: pathlib.Path, layers: Sequence[int], accuracies: Sequence[float], baselines: dict) -> None:
+    """Draws probe accuracy (per cent) by layer above its baselines, {name: per cent} (the paper's figure 2)."""
+    figure, axes = _axes("Linear probe", "layer of the features", "test accuracy (%)")
+    axes.plot(layers, accuracies, color=ACCENT, marker="o", label="trained")
+    for layer, accuracy in zip(layers, accuracies, strict=True):
+        axes.annotate(f"{accuracy:.1f}", (layer, accuracy), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    for (name, accuracy), style in zip(baselines.items(), ("--", ":"), strict=True):
+        axes.axhline(accuracy, color=INK, linewidth=0.8, linestyle=style, label=f"{name}: {accuracy:.1f}")
+    axes.set_xticks(list(layers))
+    axes.set_ylim(0, 105)
+    axes.legend(frameon=False, loc="lower center")
+    _save(figure, path)
+
+
+def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> None:
+    """Shows the colours, dark to light, and `images` (b, r, r, 3) uint8 above their quantised selves."""
+    colors = np.rint(127.5 * (palette.colors + 1)).astype(np.uint8)
+    columns = min(32, len(colors))
+    blank = np.full((-len(colors) % columns, 3), 255, np.uint8)
+    swatches = np.concatenate([colors, blank]).reshape(-1, columns, 3)
+    quantised = palette.decode(palette.encode(images))
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(1, 2))
+    top.imshow(swatches, aspect="auto")
+    top.set_title(f"{len(colors)} colours", fontsize=10)
+    bottom.imshow(tile(np.stack([images, quantised])))
+    bottom.set_title("originals above, quantised below", fontsize=10)
+    for axes in (top, bottom):
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def plot_samples(path: pathlib.Path, images: np.ndarray) -> None:
+    """Shows b images (b, r, r, 3) uint8 in a square sheet."""
+    side = int(len(images) ** 0.5)
+    sheet = tile(images[: side * side].reshape(side, side, *images.shape[1:]))
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet)
+    axes.set_axis_off()
+    _save(figure, path)
+
+
+def plot_completions(path: pathlib.Path, given: np.ndarray, completions: np.ndarray, originals: np.ndarray) -> None:
+    """Shows, a row an image, what was given, its n completions, and the original.
+
+    given, originals: (b, r, r, 3) uint8; completions: (b, n, r, r, 3).
+    """
+    rows = np.concatenate([given[:, None], completions, originals[:, None]], axis=1)
+    b, columns = rows.shape[:2]
+    figure = Figure(figsize=(1.1 * columns, 1.1 * b + 0.3), layout="constrained")
+    grid = figure.subplots(b, columns, squeeze=False)
+    titles = ["given", *["completion"] * (columns - 2), "original"]
+    for images, row in zip(rows, grid, strict=True):
+        for image, axes in zip(images, row, strict=True):
+            axes.imshow(image)
+            axes.set_axis_off()
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    _save(figure, path)
+
+
+def tile(images: np.ndarray) -> np.ndarray:
+    """Lays (rows, columns, r, r, 3) uint8 images out on a white sheet, one pixel between them."""
+    framed = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    rows, columns, height, width, _ = framed.shape
+    return framed.swapaxes(1, 2).reshape(rows * height, columns * width, 3)[:-1, :-1]
+
+
+def _axes(title, x, y):
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    return figure, axes
+
+
+def _save(figure, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,1 @@
+"""Optimiser, train state and step, checkpoints, metrics, and the loop that joins them."""

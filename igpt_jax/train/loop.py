@@ -1,0 +1,103 @@
+"""The training loop: batches in, metrics, evaluations and checkpoints out."""
+
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from igpt_jax.config import RunConfig
+from igpt_jax.data.palette import Palette
+from igpt_jax.errors import InputError
+from igpt_jax.model.flops import peak_flops, training_flops
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.objectives import OBJECTIVES
+from igpt_jax.parallel.mesh import put_batch
+from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
+from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.state import TrainState, abstract_state, compile_step, init_state
+
+
+def fit(
+    config: RunConfig,
+    workdir: pathlib.Path,
+    *,
+    palette: Palette,
+    images_per_epoch: int,
+    batches_from: Callable[[int], Iterator[dict[str, np.ndarray]]],
+    evaluate: Callable[[dict], dict[str, float]],
+    mesh: Mesh,
+) -> TrainState:
+    """Trains to `config.steps`, from the newest checkpoint in `workdir` or from the start.
+
+    Args:
+      palette: saved with every checkpoint.
+      images_per_epoch: sets the length of the warm-up.
+      batches_from: gives this process's part of every batch from a step (0-based) on.
+      evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and not after the last.
+    Returns:
+      The state after the last step.
+    Raises:
+      InputError: the loss is no longer finite, or an option cannot work.
+    """
+    model = ImageGPT(config.model)
+    schedule = learning_rate_schedule(
+        config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
+    )
+    optimizer = adam(config.optimizer, schedule)
+    step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
+    checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
+    start = checkpoints.latest_step or 0
+    if start:
+        state = checkpoints.restore(start, abstract_state(model, optimizer, mesh))
+    else:
+        state = init_state(model, optimizer, config.seed, mesh)
+    writers = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir), Progress(start, config.steps)]
+    batches = batches_from(start)
+    clock = _Clock(config, start)
+    for step in range(start + 1, config.steps + 1):
+        state, metrics = step_function(state, put_batch(next(batches), mesh))
+        if step % config.log_every == 0 or step == config.steps:
+            scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if not math.isfinite(scalars["nats_per_token"]):
+                raise InputError(f"the loss is {scalars['nats_per_token']} at step {step}; lower optimizer.learning_rate")
+            scalars |= {"learning_rate": float(schedule(step - 1))} | clock.lap(step)
+            for writer in writers:
+                writer.write_scalars(step, scalars)
+        if config.evaluate.every and step % config.evaluate.every == 0 and step < config.steps:
+            scalars = evaluate(state.params)
+            for writer in writers[:2]:
+                writer.write_scalars(step, scalars)
+            clock.restart(step)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            checkpoints.save(state, config, palette)
+    for closable in (*writers, checkpoints):
+        closable.close()
+    return state
+
+
+class _Clock:
+    """Speed since the last lap, evaluations and compilation left out."""
+
+    def __init__(self, config, start):
+        self._config, self._peak = config, peak_flops()
+        self.restart(start)
+
+    def restart(self, step):
+        self._step, self._time = step, time.perf_counter()
+
+    def lap(self, step):
+        seconds_per_step = (time.perf_counter() - self._time) / (step - self._step)
+        self.restart(step)
+        speed = {
+            "images_per_second": self._config.data.batch_size / seconds_per_step,
+            "seconds_remaining": seconds_per_step * (self._config.steps - step),
+        }
+        if self._peak:
+            flops = training_flops(self._config.model, self._config.data.batch_size)
+            speed["mfu"] = flops / seconds_per_step / self._peak
+        return speed

@@ -1,0 +1,101 @@
+"""The train state, born sharded, and the pure step that updates it."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.parallel.mesh import batch_sharding, replicated, shardings
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step reads and writes; the data follow from the step number."""
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+def abstract_params(model: ImageGPT, mesh: Mesh) -> dict:
+    """Shapes, types and shardings of the parameters: what a checkpoint is restored onto."""
+    return _abstract(lambda: _draw_params(model, 0), mesh)
+
+
+def abstract_state(model: ImageGPT, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the whole state."""
+    return _abstract(lambda: _draw_state(model, optimizer, 0), mesh)
+
+
+def init_params(model: ImageGPT, seed: int, mesh: Mesh) -> dict:
+    """Draws the parameters with the released code's initialisers, every device its own shards only."""
+    return _materialise(lambda: _draw_params(model, seed), mesh)
+
+
+def init_state(model: ImageGPT, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
+    """Draws the parameters as `init_params` does, with the optimiser's state, at step 0."""
+    return _materialise(lambda: _draw_state(model, optimizer, seed), mesh)
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    model: ImageGPT,
+    optimizer: optax.GradientTransformation,
+    objective: Callable,
+    seed: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Takes one gradient step; the same function serves one CPU and a pod, only the shardings differ.
+
+    Returns the next state, and the objective's metrics with `gradient_norm`, all float32 scalars.
+    """
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    gradient = jax.grad(objective, argnums=1, has_aux=True)
+    grads, metrics = gradient(model, state.params, batch, rng)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    next_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+    return next_state, metrics | {"gradient_norm": optax.global_norm(grads)}
+
+
+def compile_step(
+    model: ImageGPT, optimizer: optax.GradientTransformation, objective: Callable, seed: int, mesh: Mesh
+) -> Callable:
+    """`train_step` under jit on the mesh; the state that goes in is given up for the one that comes out."""
+    state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
+    return jax.jit(
+        lambda state, batch: train_step(
+            state, batch, model=model, optimizer=optimizer, objective=objective, seed=seed
+        ),
+        in_shardings=(state_sharding, batch_sharding(mesh)),
+        out_shardings=(state_sharding, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _draw_params(model, seed):
+    tokens_bt = jnp.zeros((1, model.config.context), jnp.int32)
+    return model.init(jax.random.key(seed), tokens_bt)["params"]
+
+
+def _draw_state(model, optimizer, seed):
+    params = _draw_params(model, seed)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def _abstract(draw, mesh):
+    boxed = jax.eval_shape(draw)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        shardings(boxed, mesh),
+    )
+
+
+def _materialise(draw, mesh):
+    return jax.jit(lambda: nn.unbox(draw()), out_shardings=shardings(jax.eval_shape(draw), mesh))()

@@ -1,0 +1,1 @@
+"""Trained models, from wherever they are kept."""

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits, load_sample_images
+
+from igpt_jax.data import sources
+from igpt_jax.data.sources import load_source
+from igpt_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def rows(directory, split):
+    """Each record's place in scikit-learn's arrays."""
+    builder = sources.BUILDERS["digits"](data_dir=directory, file_format="array_record")
+    return np.array([record["index"] for record in builder.as_data_source(split)])
+
+
+def test_digits_are_scikit_learns_split_in_two(directory):
+    digits = load_digits()
+    levels = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    found = []
+    for split, size in (("train", 1437), ("test", 360)):
+        source = load_source("digits", split, directory)
+        row = rows(directory, split)
+        assert len(source) == size
+        np.testing.assert_array_equal(source.images, levels[row][..., None].repeat(3, axis=-1))
+        np.testing.assert_array_equal(source.labels, digits.target[row])
+        found.append(row)
+    assert sorted(np.concatenate(found)) == list(range(1797))
+    assert np.any(np.diff(found[0]) < 0)  # shuffled, not the first 1,437
+
+
+def test_a_source_has_the_promised_types(directory):
+    source = load_source("digits", "test", directory)
+    assert source.images.shape == (360, 8, 8, 3)
+    assert source.images.dtype == np.uint8
+    assert source.labels.dtype == np.int32
+    assert source.classes == 10
+
+
+def test_photos_are_crops_of_disjoint_regions(directory):
+    china, flower = load_sample_images().images
+    train, test = (load_source("photos", split, directory) for split in ("train", "test"))
+    assert (len(train), len(test), train.classes) == (1450, 130, 2)
+    np.testing.assert_array_equal(train.images[0], china[:32, :32])
+    np.testing.assert_array_equal(train.images[28], china[:32, 448:480])  # the last of the first row
+    np.testing.assert_array_equal(test.images[0], china[:32, 480:512])
+    np.testing.assert_array_equal(train.images[725], flower[:32, :32])
+    np.testing.assert_array_equal(np.bincount(test.labels), [65, 65])
+
+
+def test_a_prepared_source_is_only_read_and_nothing_is_printed(directory, capfd):
+    first = load_source("digits", "train", directory)
+    capfd.readouterr()
+    again = load_source("digits", "train", directory)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_preparing_prints_nothing(tmp_path, capfd):
+    load_source("digits", "test", str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.rglob("*.array_record*"))
+
+
+def test_unknown_names_and_places_are_refused(directory, tmp_path):
+    with pytest.raises(InputError, match=r"data\.name='mnist' is not a source; choose one of digits, photos"):
+        load_source("mnist", "train", directory)
+    with pytest.raises(InputError, match="split 'validation' is not known; choose one of train, test"):
+        load_source("digits", "validation", directory)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot prepare digits in data\.directory="):
+        load_source("digits", "train", str(tmp_path / "file"))

@@ -1,0 +1,191 @@
+"""The network against the equations, the paper's parameter counts, and itself computed in other ways."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import igpt_jax as ig
+from igpt_jax.model.image_gpt import count_parameters, init_cache
+from tests import reference
+
+TINY = ig.ModelConfig(layers=3, width=24, heads=3, resolution=4, vocabulary=7)
+
+
+def draw_params(config):
+    """Parameters with nothing left at zero or one, so that every term of the equations shows."""
+    tokens_bt = jnp.zeros((1, config.context), jnp.int32)
+    shapes = nn.unbox(jax.eval_shape(ig.ImageGPT(config).init, jax.random.key(0), tokens_bt))["params"]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), jnp.float32), shapes)
+
+
+def draw_tokens(config, batch=2):
+    return jax.random.randint(jax.random.key(9), (batch, config.context), 0, config.vocabulary)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "method"))
+def apply(config, params, *args, method=None):
+    return ig.ImageGPT(config).apply({"params": params}, *args, method=method)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("s", 76_571_648), ("m", 455_157_760), ("l", 1_362_250_752)]
+)
+def test_parameter_counts_are_those_of_the_released_models(size, parameters):
+    config = ig.SIZES[size]
+    assert count_parameters(config) == parameters
+    assert count_parameters(dataclasses.replace(config, objective="bert")) == parameters - config.width
+    at_48 = dataclasses.replace(config, resolution=48)
+    assert count_parameters(at_48) == parameters + (48**2 - 32**2) * config.width
+
+
+def test_xl_has_the_papers_6801_million_parameters_when_counted_at_context_1024():
+    counted = count_parameters(dataclasses.replace(ig.SIZES["xl"], resolution=32))
+    assert counted // 10**6 == 6801
+    assert ig.SIZES["xl"].context == 4096
+
+
+@pytest.mark.parametrize("objective", ["ar", "bert"])
+@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize("attention", ["plain", "blockwise"])
+def test_logits_and_features_equal_the_numpy_reference(objective, use_bias, attention):
+    config = dataclasses.replace(TINY, objective=objective, use_bias=use_bias, attention=attention)
+    params, tokens_bt = draw_params(config), draw_tokens(config)
+    mask = jax.random.bernoulli(jax.random.key(5), 0.4, tokens_bt.shape) if objective == "bert" else None
+    logits_btv = apply(config, params, tokens_bt, mask)
+    features_lbd = apply(config, params, tokens_bt, mask, method="features")
+    assert logits_btv.dtype == features_lbd.dtype == jnp.float32
+    for b in range(2):
+        logits_tv, features_ld = reference.forward(
+            params, np.asarray(tokens_bt[b]), 3, objective, None if mask is None else np.asarray(mask[b])
+        )
+        np.testing.assert_allclose(logits_btv[b], logits_tv, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(features_lbd[:, b], features_ld, rtol=1e-4, atol=1e-4)
+
+
+def test_position_i_depends_on_every_token_before_it_and_on_none_after():
+    # Every token occurs once, so that the gradient of its embedding is its influence.
+    config = dataclasses.replace(TINY, vocabulary=TINY.context)
+    params, t = draw_params(config), TINY.context
+
+    def logit_sums_t(embedding_td):
+        return apply(config, params | {"token_embedding": embedding_td}, jnp.arange(t)[None])[0].sum(-1)
+
+    influence_ts = jnp.abs(jax.jacobian(logit_sums_t)(params["token_embedding"])).max(-1)
+    before_ts = np.tri(t, t, -1, dtype=bool)
+    assert (np.asarray(influence_ts)[before_ts] > 0).all()
+    assert (np.asarray(influence_ts)[~before_ts] == 0).all()
+
+
+def test_bert_positions_depend_on_every_token_but_the_masked():
+    config = dataclasses.replace(TINY, objective="bert", vocabulary=TINY.context)
+    params, t = draw_params(config), TINY.context
+    mask = jnp.zeros((1, t), bool).at[0, 5].set(True)
+
+    def logit_sums_t(embedding_td):
+        return apply(config, params | {"token_embedding": embedding_td}, jnp.arange(t)[None], mask)[0].sum(-1)
+
+    influence_ts = np.asarray(jnp.abs(jax.jacobian(logit_sums_t)(params["token_embedding"])).max(-1))
+    assert (influence_ts[:, 5] == 0).all()
+    assert (np.delete(influence_ts, 5, axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("positions_a_call", [1, 3])
+def test_cached_decoding_equals_the_full_forward(positions_a_call):
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+    cache, logits = init_cache(TINY, 2, TINY.context), []
+    previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
+    for start in range(0, TINY.context, positions_a_call):
+        chunk_bt = previous_bt[:, start : start + positions_a_call]
+        step_btv, cache = apply(TINY, params, chunk_bt, start, cache, method="decode")
+        logits.append(step_btv)
+    np.testing.assert_allclose(jnp.concatenate(logits, axis=1), apply(TINY, params, tokens_bt), atol=2e-5)
+
+
+@pytest.mark.parametrize("change", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}, {"remat": "full", "unroll": 3}])
+def test_unrolling_and_recomputing_change_neither_loss_nor_gradient(change):
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+
+    def loss(params, config):
+        logits_btv = apply(config, params, tokens_bt)
+        return (logits_btv * jnp.sin(jnp.arange(logits_btv.size).reshape(logits_btv.shape))).sum()
+
+    gradient = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    plain, changed = gradient(params, TINY), gradient(params, dataclasses.replace(TINY, **change))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), plain, changed)
+
+
+def test_recomputing_does_what_it_says():
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+
+    def products(remat):
+        config = dataclasses.replace(TINY, remat=remat)
+        gradient = jax.grad(lambda params: apply(config, params, tokens_bt).sum())
+        return str(jax.make_jaxpr(gradient)(params)).count("dot_general")
+
+    assert products("none") < products("dots") < products("full")
+
+
+def test_bfloat16_compute_stays_near_float32_and_gives_float32_logits():
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+    config = dataclasses.replace(TINY, dtype="bfloat16")
+    logits_btv = apply(config, params, tokens_bt)
+    assert logits_btv.dtype == jnp.float32
+    exact_btv = apply(TINY, params, tokens_bt)
+    assert jnp.abs(logits_btv - exact_btv).max() < 0.1 * jnp.abs(exact_btv).max()
+
+
+def test_class_logits_read_the_pooled_final_norm():
+    config = dataclasses.replace(TINY, classes=5)
+    params, tokens_bt = draw_params(config), draw_tokens(config)
+    logits_btv, classes_bc = apply(config, params, tokens_bt, method="classify")
+    features_lbd = apply(config, params, tokens_bt, method="features")
+    np.testing.assert_allclose(logits_btv, apply(config, params, tokens_bt), rtol=1e-6)
+    np.testing.assert_allclose(classes_bc, features_lbd[-1] @ params["class_head"], rtol=1e-5, atol=1e-5)
+
+
+def test_initialisers_have_the_released_codes_deviations():
+    config = ig.ModelConfig(layers=4, width=128, heads=4, resolution=16, vocabulary=128, classes=10)
+    tokens_bt = jnp.zeros((1, config.context), jnp.int32)
+    params = nn.unbox(ig.ImageGPT(config).init(jax.random.key(0), tokens_bt))["params"]
+    blocks = params["blocks"]
+    deviations = {
+        "token_embedding": (params["token_embedding"], 0.02),
+        "position_embedding": (params["position_embedding"], 0.01),
+        "sos": (params["sos"], 0.02),
+        "query": (blocks["attention"]["query"]["kernel"], 128**-0.5),
+        "key": (blocks["attention"]["key"]["kernel"], 128**-0.5),
+        "value": (blocks["attention"]["value"]["kernel"], 128**-0.5),
+        "out": (blocks["attention"]["out"]["kernel"], (128 * 4) ** -0.5),
+        "up": (blocks["mlp"]["up"]["kernel"], 0.02),
+        "down": (blocks["mlp"]["down"]["kernel"], 0.02),
+    }
+    for name, (leaf, deviation) in deviations.items():
+        assert jnp.std(leaf) == pytest.approx(deviation, rel=5 / leaf.size**0.5), name
+    assert not params["token_head"].any()
+    assert not params["class_head"].any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ig.ModelConfig(width=10, heads=3), "width=10 is not divisible by model.heads=3"),
+        (lambda: ig.ModelConfig(objective="gpt"), "objective='gpt' is not known; choose one of ar, bert"),
+        (lambda: apply(TINY, draw_params(TINY), jnp.zeros((1, 17), jnp.int32)), r"\(1, 17\) do not fit .* 16"),
+        (lambda: apply(TINY, draw_params(TINY), jnp.zeros((1, 16), jnp.int32), jnp.zeros((1, 16), bool)), "no mask"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_remedy(call, message):
+    with pytest.raises(ig.InputError, match=message):
+        call()
+
+
+def test_bert_refuses_to_decode():
+    config = dataclasses.replace(TINY, objective="bert")
+    with pytest.raises(ig.InputError, match="cannot decode left to right"):
+        apply(config, draw_params(config), jnp.zeros((1, 1), jnp.int32), 0, init_cache(config, 1, 16), method="decode")

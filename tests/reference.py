@@ -1,0 +1,67 @@
+"""Image GPT in numpy, float64, position by position, written from the paper's and the released code's equations.
+
+An independent witness: it shares no code, no layout and no order of operations with the package.
+"""
+
+import numpy as np
+
+
+def norm(x, gain):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * gain
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def forward(params, tokens, heads, objective, mask=None):
+    """Logits (t, v) and features (l + 1, d) of one image; params as the package's tree, biases where present."""
+    p = {path: np.asarray(leaf, np.float64) for path, leaf in _flatten(params)}
+    t, d = len(tokens), p["token_embedding"].shape[1]
+    h = np.zeros((t, d))
+    for i in range(t):
+        if objective == "ar":
+            h[i] = p["sos"] if i == 0 else p["token_embedding"][tokens[i - 1]]
+        elif mask is None or not mask[i]:
+            h[i] = p["token_embedding"][tokens[i]]
+        h[i] += p["position_embedding"][i]
+
+    features = []
+    for layer in range(p["blocks/attention_norm/gain"].shape[0]):
+        block = {
+            path.removeprefix("blocks/"): leaf[layer] for path, leaf in p.items() if path.startswith("blocks/")
+        }
+        n = norm(h, block["attention_norm/gain"])
+        features.append(n.mean(0))
+        h = h + _attention(block, n, heads, causal=objective == "ar")
+        m = norm(h, block["mlp_norm/gain"])
+        u = m @ block["mlp/up/kernel"] + block.get("mlp/up/bias", 0)
+        u = u / (1 + np.exp(-1.702 * u))
+        h = h + u @ block["mlp/down/kernel"] + block.get("mlp/down/bias", 0)
+    n = norm(h, p["final_norm/gain"])
+    features.append(n.mean(0))
+    return n @ p["token_head"], np.stack(features)
+
+
+def _attention(block, n, heads, causal):
+    t, d = n.shape
+    out = np.zeros((t, d))
+    for head in range(heads):
+        q, k, v = (
+            n @ block[f"attention/{name}/kernel"][:, head] + block.get(f"attention/{name}/bias", np.zeros((heads, 1)))[head]
+            for name in ("query", "key", "value")
+        )
+        for i in range(t):
+            seen = i + 1 if causal else t
+            weights = softmax(k[:seen] @ q[i] / np.sqrt(d // heads))
+            out[i] += (weights @ v[:seen]) @ block["attention/out/kernel"][head]
+    return out + block.get("attention/out/bias", 0)
+
+
+def _flatten(tree, prefix=""):
+    for name, node in tree.items():
+        if isinstance(node, dict):
+            yield from _flatten(node, f"{prefix}{name}/")
+        else:
+            yield prefix + name, node

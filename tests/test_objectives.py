@@ -1,0 +1,62 @@
+"""The losses against their definitions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import igpt_jax as ig
+from igpt_jax.config import OptimizerConfig, ParallelConfig
+from igpt_jax.objectives import autoregressive
+from igpt_jax.parallel.mesh import make_mesh, put_batch
+from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.state import compile_step, init_params, init_state
+from tests import reference
+
+TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=4, vocabulary=9)
+
+
+def tokens(batch=8, seed=0):
+    return np.random.default_rng(seed).integers(0, TINY.vocabulary, (batch, TINY.context)).astype(np.int32)
+
+
+def test_the_first_loss_is_ln_v():
+    mesh = make_mesh(ParallelConfig(data=1), jax.devices()[:1])
+    params = init_params(ig.ImageGPT(TINY), 0, mesh)
+    loss, _ = autoregressive(ig.ImageGPT(TINY), params, {"tokens": tokens()}, jax.random.key(0))
+    assert loss == pytest.approx(np.log(TINY.vocabulary), rel=1e-6)
+
+
+def test_the_loss_is_the_mean_negative_log_likelihood_of_the_references_logits():
+    mesh = make_mesh(ParallelConfig(data=1), jax.devices()[:1])
+    params = init_params(ig.ImageGPT(TINY), 0, mesh)
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    loss, metrics = autoregressive(ig.ImageGPT(TINY), params, {"tokens": tokens(batch=2)}, jax.random.key(0))
+    nats = []
+    for tokens_t in tokens(batch=2):
+        logits_tv, _ = reference.forward(params, tokens_t, TINY.heads, "ar")
+        nats += [-np.log(reference.softmax(logits_v)[token]) for logits_v, token in zip(logits_tv, tokens_t, strict=True)]
+    assert loss == pytest.approx(np.mean(nats), rel=1e-5)
+    assert metrics["nats_per_token"] == loss
+
+
+def test_every_parameter_gets_a_gradient_after_a_few_steps():
+    config = dataclasses.replace(TINY, use_bias=True)
+    model, mesh = ig.ImageGPT(config), make_mesh(ParallelConfig(data=1), jax.devices()[:1])
+    options = OptimizerConfig(learning_rate=1e-2)
+    optimizer = adam(options, learning_rate_schedule(options, steps=10, steps_per_epoch=1))
+    state = init_state(model, optimizer, 0, mesh)
+    step = compile_step(model, optimizer, autoregressive, 0, mesh)
+    batch = put_batch({"tokens": tokens()}, mesh)
+    for _ in range(3):
+        state, _ = step(state, batch)
+    gradient, _ = jax.grad(autoregressive, argnums=1, has_aux=True)(model, state.params, batch, jax.random.key(0))
+    # The bias of the keys shifts every score of a query alike, which softmax ignores: its gradient is zero.
+    key_bias = gradient["blocks"]["attention"]["key"].pop("bias")
+    np.testing.assert_allclose(key_bias, 0, atol=1e-7)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        # Each layer by itself, and each row of what is not indexed by a token that may be absent.
+        for layer in leaf if "blocks" in jax.tree_util.keystr(path) else [leaf]:
+            assert jnp.abs(layer).max() > 1e-7, jax.tree_util.keystr(path)

@@ -1,0 +1,90 @@
+"""Training, stopping and going on, and what the work dir holds."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import igpt_jax as ig
+from igpt_jax.config import DataConfig, EvaluateConfig, OptimizerConfig, RunConfig
+from igpt_jax.data.palette import Palette
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.loop import fit
+from igpt_jax.train.metrics import read_metrics
+
+CONFIG = RunConfig(
+    steps=6,
+    log_every=1,
+    checkpoint_every=4,
+    model=ig.ModelConfig(layers=1, width=16, heads=2, resolution=3, vocabulary=4),
+    data=DataConfig(batch_size=8),
+    optimizer=OptimizerConfig(learning_rate=1e-2),
+    evaluate=EvaluateConfig(every=3),
+)
+PALETTE = Palette(np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+
+
+def batches_from(step):
+    while True:
+        tokens = np.random.default_rng(step).integers(0, 4, (8, 9)).astype(np.int32)
+        yield {"tokens": tokens, "label": np.zeros(8, np.int32)}
+        step += 1
+
+
+def run(workdir, config=CONFIG, batches_from=batches_from):
+    workdir.mkdir(exist_ok=True)
+    return fit(
+        config,
+        workdir,
+        palette=PALETTE,
+        images_per_epoch=16,
+        batches_from=batches_from,
+        evaluate=lambda params: {"test/width": params["sos"].size},
+        mesh=make_mesh(config.parallel),
+    )
+
+
+def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
+    undisturbed = run(tmp_path / "a")
+
+    def cut_off(step):
+        for number, batch in enumerate(batches_from(step), start=step):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", batches_from=cut_off)
+    resumed = run(tmp_path / "b")
+    jax.tree.map(np.testing.assert_array_equal, undisturbed, resumed)
+    lines = [
+        [{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in "ab"
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [1, 2, 3, 3, 4, 5, 6]
+
+
+def test_load_returns_the_model_its_parameters_and_its_palette(tmp_path):
+    state = run(tmp_path)
+    model, params, palette = ig.load(tmp_path)
+    assert model.config == CONFIG.model
+    assert palette == PALETTE
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    run(tmp_path, dataclasses.replace(CONFIG, checkpoint_every=1, keep_checkpoints=2))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["5", "6"]
+
+
+def test_a_diverged_run_stops_with_a_remedy(tmp_path):
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30))
+    with pytest.raises(ig.InputError, match=r"the loss is (nan|inf) at step \d; lower optimizer.learning_rate"):
+        run(tmp_path, config)
+
+
+def test_loading_what_is_no_work_dir_is_refused(tmp_path):
+    with pytest.raises(ig.InputError, match="no checkpoint in .*; train one with"):
+        ig.load(tmp_path)
