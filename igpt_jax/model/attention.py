@@ -1,11 +1,13 @@
 """Scaled dot-product attention, causal or full: a plain reference, a fast blockwise form, and one step of decoding."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
-BLOCK = 128  # queries handled at once; 64 and 256 measured slower on CPUs
+# Blocks a sequence is cut into.  More skip more of what causality hides, but make smaller products and longer compiles.
+BLOCKS, SMALLEST_BLOCK = 8, 32
 
 
 def attend(
@@ -62,21 +64,21 @@ def _scores(q_bhtk, k_bhsk, causal):
     return jnp.where(jnp.tri(t, s, s - t, dtype=bool)[None, None], scores_bhts, -jnp.inf)
 
 
-def _query_blocks(context, causal):
-    """(first query, past the last, keys seen) of each block."""
-    for start in range(0, context, BLOCK):
-        stop = min(start + BLOCK, context)
-        yield start, stop, stop if causal else context
+def _blocks(context):
+    """(first position, past the last) of each block."""
+    size = max(SMALLEST_BLOCK, math.ceil(context / BLOCKS))
+    return [(start, min(start + size, context)) for start in range(0, context, size)]
 
 
 def _blockwise_forward(q_bhtk, k_bhsk, v_bhsk, causal):
-    outs, lses = [], []
-    for start, stop, seen in _query_blocks(q_bhtk.shape[2], causal):
-        scores_bhts = _scores(q_bhtk[:, :, start:stop], k_bhsk[:, :, :seen], causal)
+    context, outs, lses = q_bhtk.shape[2], [], []
+    for start, stop in _blocks(context):
+        seen = slice(0, stop if causal else context)
+        scores_bhts = _scores(q_bhtk[:, :, start:stop], k_bhsk[:, :, seen], causal)
         max_bht1 = scores_bhts.max(-1, keepdims=True)
         weights_bhts = jnp.exp(scores_bhts - max_bht1)
         sum_bht1 = weights_bhts.sum(-1, keepdims=True)
-        out_bhtk = jnp.einsum("bhts,bhsk->bhtk", weights_bhts.astype(v_bhsk.dtype), v_bhsk[:, :, :seen])
+        out_bhtk = jnp.einsum("bhts,bhsk->bhtk", weights_bhts.astype(v_bhsk.dtype), v_bhsk[:, :, seen])
         outs.append((out_bhtk / sum_bht1).astype(v_bhsk.dtype))
         lses.append(max_bht1 + jnp.log(sum_bht1))
     out_bhtk, lse_bht1 = jnp.concatenate(outs, axis=2), jnp.concatenate(lses, axis=2)
@@ -84,23 +86,27 @@ def _blockwise_forward(q_bhtk, k_bhsk, v_bhsk, causal):
 
 
 def _blockwise_backward(causal, saved, dout_bhtk):
+    """Blocks of keys, with positions attended to before those attending: every product then has XLA's fast layout."""
     q_bhtk, k_bhsk, v_bhsk, out_bhtk, lse_bht1 = saved
-    dtype = v_bhsk.dtype
+    dtype, context = v_bhsk.dtype, q_bhtk.shape[2]
     delta_bht1 = jnp.sum(dout_bhtk.astype(jnp.float32) * out_bhtk, axis=-1, keepdims=True)
-    dqs, dk_bhsk, dv_bhsk = [], jnp.zeros(k_bhsk.shape, jnp.float32), jnp.zeros(v_bhsk.shape, jnp.float32)
-    for start, stop, seen in _query_blocks(q_bhtk.shape[2], causal):
-        block = (slice(None), slice(None), slice(start, stop))
-        weights_bhts = jnp.exp(_scores(q_bhtk[block], k_bhsk[:, :, :seen], causal) - lse_bht1[block])
-        dweights_bhts = jnp.einsum(
-            "bhtk,bhsk->bhts", dout_bhtk[block], v_bhsk[:, :, :seen], preferred_element_type=jnp.float32
-        )
-        dscores_bhts = (weights_bhts * (dweights_bhts - delta_bht1[block])).astype(dtype)
-        dqs.append(jnp.einsum("bhts,bhsk->bhtk", dscores_bhts, k_bhsk[:, :, :seen]))
-        dk_bhsk = dk_bhsk.at[:, :, :seen].add(jnp.einsum("bhts,bhtk->bhsk", dscores_bhts, q_bhtk[block]))
-        dv_bhsk = dv_bhsk.at[:, :, :seen].add(
-            jnp.einsum("bhts,bhtk->bhsk", weights_bhts.astype(dtype), dout_bhtk[block])
-        )
-    return jnp.concatenate(dqs, axis=2), dk_bhsk.astype(dtype), dv_bhsk.astype(dtype)
+    lse_bh1t, delta_bh1t = lse_bht1.swapaxes(2, 3), delta_bht1.swapaxes(2, 3)
+    dq_bhtk, dks, dvs = jnp.zeros(q_bhtk.shape, jnp.float32), [], []
+    for start, stop in _blocks(context):
+        seeing = slice(start if causal else 0, context)
+        q_block, dout_block = q_bhtk[:, :, seeing], dout_bhtk[:, :, seeing]
+        k_block, v_block = k_bhsk[:, :, start:stop], v_bhsk[:, :, start:stop]
+        scores_bhst = jnp.einsum("bhsk,bhtk->bhst", k_block, q_block, preferred_element_type=jnp.float32)
+        weights_bhst = jnp.exp(scores_bhst - lse_bh1t[..., seeing])
+        if causal:
+            weights_bhst = jnp.triu(weights_bhst)
+        dweights_bhst = jnp.einsum("bhsk,bhtk->bhst", v_block, dout_block, preferred_element_type=jnp.float32)
+        dscores_bhst = (weights_bhst * (dweights_bhst - delta_bh1t[..., seeing])).astype(dtype)
+        dvs.append(jnp.einsum("bhst,bhtk->bhsk", weights_bhst.astype(dtype), dout_block))
+        dks.append(jnp.einsum("bhst,bhtk->bhsk", dscores_bhst, q_block))
+        dq_block = jnp.einsum("bhst,bhsk->bhkt", dscores_bhst, k_block).swapaxes(2, 3)
+        dq_bhtk = dq_bhtk.at[:, :, seeing].add(dq_block)
+    return dq_bhtk.astype(dtype), jnp.concatenate(dks, axis=2), jnp.concatenate(dvs, axis=2)
 
 
 blockwise_attention.defvjp(_blockwise_forward, _blockwise_backward)

@@ -113,9 +113,9 @@ class ImageGPT(nn.Module):
         return self.final_norm(h_btd), pooled_lbd
 
     def _token_logits(self, n_btd):
-        return jnp.einsum(
-            "btd,dv->btv", n_btd, self.token_head_dv.astype(self.config.dtype), preferred_element_type=jnp.float32
-        )
+        b, t, d = n_btd.shape
+        head_dv = self.token_head_dv.astype(self.config.dtype)
+        return jnp.dot(n_btd.reshape(b * t, d), head_dv, preferred_element_type=jnp.float32).reshape(b, t, -1)
 
 
 def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igpt_jax.model.attention import BLOCK, attend, cached_attention
+from igpt_jax.model.attention import BLOCKS, SMALLEST_BLOCK, attend, cached_attention
 
 
 def arrays(context, count=3):
@@ -14,7 +14,7 @@ def arrays(context, count=3):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("context", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 17])
+@pytest.mark.parametrize("context", [1, SMALLEST_BLOCK, 2 * SMALLEST_BLOCK + 1, BLOCKS * (SMALLEST_BLOCK + 2) + 3])
 def test_blockwise_equals_plain_in_values_and_gradients(causal, context):
     q, k, v, weight = arrays(context, count=4)
 
