@@ -30,5 +30,5 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer.learning_rate = 3e-3
     config.evaluate.every = 500
-    config.evaluate.batch_size = 180
+    config.evaluate.batch_size = 120
     return config

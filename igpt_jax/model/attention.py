@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 # Blocks a sequence is cut into.  More skip more of what causality hides, but make smaller products and longer compiles.
-BLOCKS, SMALLEST_BLOCK = 8, 32
+BLOCKS, SMALLEST_BLOCK = 8, 48
 
 
 def attend(

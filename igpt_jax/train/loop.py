@@ -1,5 +1,7 @@
 """The training loop: batches in, metrics, evaluations and checkpoints out."""
 
+import contextlib
+import itertools
 import math
 import pathlib
 import time
@@ -49,39 +51,53 @@ def fit(
         config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
     )
     optimizer = adam(config.optimizer, schedule)
-    step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
-    checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
-    start = checkpoints.latest_step or 0
-    if start:
-        state = checkpoints.restore(start, abstract_state(model, optimizer, mesh))
-    else:
-        state = init_state(model, optimizer, config.seed, mesh)
-    writers = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir), Progress(start, config.steps)]
-    batches = batches_from(start)
-    clock = _Clock(config, start)
-    for step in range(start + 1, config.steps + 1):
-        state, metrics = step_function(state, put_batch(next(batches), mesh))
-        if step % config.log_every == 0 or step == config.steps:
-            scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not math.isfinite(scalars["nats_per_token"]):
-                raise InputError(f"the loss is {scalars['nats_per_token']} at step {step}; lower optimizer.learning_rate")
-            scalars |= {"learning_rate": float(schedule(step - 1))} | clock.lap(step)
-            for writer in writers:
-                writer.write_scalars(step, scalars)
-        if config.evaluate.every and step % config.evaluate.every == 0 and step < config.steps:
-            scalars = evaluate(state.params)
-            for writer in writers[:2]:
-                writer.write_scalars(step, scalars)
-            clock.restart(step)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            checkpoints.save(state, config, palette)
-    for closable in (*writers, checkpoints):
-        closable.close()
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep=config.keep_checkpoints)))
+        start = checkpoints.latest_step or 0
+        if start:
+            state = checkpoints.restore(start, abstract_state(model, optimizer, mesh))
+        else:
+            state = init_state(model, optimizer, config.seed, mesh)
+        if start >= config.steps:
+            return state
+
+        batches = (put_batch(batch, mesh) for batch in batches_from(start))
+        first_batch = next(batches)
+        step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
+        step_function = step_function.lower(state, first_batch).compile()
+
+        files = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir)]
+        progress = Progress(start, config.steps)
+        for writer in (*files, progress):
+            stack.enter_context(contextlib.closing(writer))
+        clock = _Clock(config, start)
+        steps = range(start + 1, config.steps + 1)
+        for step, batch in zip(steps, itertools.chain([first_batch], batches), strict=False):
+            state, metrics = step_function(state, batch)
+            if step % config.log_every == 0 or step == config.steps:
+                scalars = _finite(jax.device_get(metrics), step) | clock.lap(step)
+                scalars["learning_rate"] = float(schedule(step - 1))
+                for writer in (*files, progress):
+                    writer.write_scalars(step, scalars)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoints.save(state, config, palette)
+            if config.evaluate.every and step % config.evaluate.every == 0 and step < config.steps:
+                scalars = evaluate(state.params)
+                for writer in files:
+                    writer.write_scalars(step, scalars)
+                clock.restart(step)
     return state
 
 
+def _finite(metrics, step):
+    scalars = {name: float(value) for name, value in metrics.items()}
+    if not all(map(math.isfinite, scalars.values())):
+        raise InputError(f"the metrics are no longer finite at step {step}: {scalars}; lower optimizer.learning_rate")
+    return scalars
+
+
 class _Clock:
-    """Speed since the last lap, evaluations and compilation left out."""
+    """Speed since the last lap; evaluations and compilation do not count."""
 
     def __init__(self, config, start):
         self._config, self._peak = config, peak_flops()

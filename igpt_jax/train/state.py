@@ -60,7 +60,7 @@ def train_step(
     grads, metrics = gradient(model, state.params, batch, rng)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     next_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    return next_state, metrics | {"gradient_norm": optax.global_norm(grads)}
+    return next_state, metrics | {"gradient_norm": optax.tree.norm(grads)}
 
 
 def compile_step(

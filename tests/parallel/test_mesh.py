@@ -32,7 +32,7 @@ def test_a_mesh_trains_as_one_device_does(data, model):
     losses, state = train(ParallelConfig(), jax.devices()[:1])
     mesh_losses, mesh_state = train(ParallelConfig(data, model), jax.devices())
     np.testing.assert_allclose(losses, mesh_losses, rtol=1e-5)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), state.params, mesh_state.params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), state.params, mesh_state.params)
     up = mesh_state.params["blocks"]["mlp"]["up"]["kernel"]
     assert up.addressable_shards[0].data.shape == (2, 32 // data, 128 // model)
     moment = mesh_state.opt_state[0].mu["blocks"]["attention"]["query"]["kernel"]

@@ -41,7 +41,7 @@ def run(workdir, config=CONFIG, batches_from=batches_from):
         images_per_epoch=16,
         batches_from=batches_from,
         evaluate=lambda params: {"test/width": params["sos"].size},
-        mesh=make_mesh(config.parallel),
+        mesh=make_mesh(config.parallel, jax.devices()[:1]),
     )
 
 
@@ -80,8 +80,8 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 
 
 def test_a_diverged_run_stops_with_a_remedy(tmp_path):
-    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30))
-    with pytest.raises(ig.InputError, match=r"the loss is (nan|inf) at step \d; lower optimizer.learning_rate"):
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=3e38))
+    with pytest.raises(ig.InputError, match=r"no longer finite at step \d: .*; lower optimizer.learning_rate"):
         run(tmp_path, config)
 
 
