@@ -15,7 +15,7 @@ _HOME = {
     "InputError": "igpt_jax.errors",
     "load": "igpt_jax.weights.load",
 }
-__all__ = list(_HOME)  # noqa: PLE0604
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str):

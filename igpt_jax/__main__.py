@@ -5,6 +5,7 @@ Bad input ends here, as one line on stderr and exit status 2.
 """
 
 import importlib
+import os
 import pathlib
 import sys
 
@@ -19,6 +20,7 @@ COMMANDS = {
     "train": "pretrain, evaluate and draw the report; run again to resume",
     "evaluate": "measure the newest checkpoint: held-out likelihood and linear probes",
     "sample": "draw new images from the newest checkpoint",
+    "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
 }
 
 USAGE = """Image GPT in JAX.
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
             raise InputError(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
         options = _define_flags(name, argv)
         if {"-h", "--help"} & set(argv):
-            print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n{options.get_help()}")
+            print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
             return 0
         config, workdir = _parse(options, argv)
         if name in ("palette", "train") and config is None:
@@ -59,6 +61,12 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(command, argv):
     options = flags.FlagValues()
+    if command == "convert":
+        flags.DEFINE_string("input", None, "Work dir, Hugging Face directory, OpenAI checkpoint.", flag_values=options)
+        flags.DEFINE_string("output", None, "New directory.", flag_values=options)
+        flags.DEFINE_string("to", None, "Format: huggingface, openai or igpt (a work dir).", flag_values=options)
+        flags.DEFINE_string("palette", None, "Colours (.npy) where the input has none.", flag_values=options)
+        return options
     config_flags.DEFINE_config_file(
         "config",
         help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
@@ -77,24 +85,43 @@ def _define_flags(command, argv):
     return options
 
 
+def _describe(options):
+    lines = []
+    for name in options:
+        if name not in ("flagfile", "undefok"):  # absl's own
+            default = "" if options[name].default is None else f" [{options[name].default}]"
+            lines.append(f"  --{name:<14}{options[name].help}{default}")
+    return "\n".join(lines)
+
+
 def _parse(options, argv):
-    """Reads the flags and runs the config file.  Returns (RunConfig or None, work dir).
+    """Reads the flags and runs the config file.  Returns (RunConfig or None, work dir or None).
 
     Whatever is wrong with them becomes an InputError.
     """
     try:
         rest = options(argv)[1:]
-        config = options["config"].value
+        config = options["config"].value if "config" in options else None
     except AttributeError as error:
         raise InputError(f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise InputError(str(error).strip().splitlines()[-1].strip()) from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
+    if "workdir" not in options:
+        return None, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
     return config and RunConfig.from_dict(config.to_dict()), pathlib.Path(options.workdir)
 
 
+def _restart_with_huge_pages():
+    """Gives malloc huge pages, which glibc grants only to a new process; page faults can halve the speed of a CPU."""
+    if "CS_GNU_LIBC_VERSION" in os.confstr_names and "GLIBC_TUNABLES" not in os.environ:
+        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, sys.orig_argv, environment)
+
+
 if __name__ == "__main__":
+    _restart_with_huge_pages()
     sys.exit(main(sys.argv))

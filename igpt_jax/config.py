@@ -32,6 +32,7 @@ class ModelConfig:
     vocabulary: int = 512  # palette colours
     classes: int = 0  # 0: no class head
     objective: str = "ar"  # "ar": causal with a start vector; "bert": every position sees every other
+    token_head: bool = True  # False: features and classes only, as of headless Hugging Face checkpoints
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "blockwise", "plain", or "auto": the fastest for the platform

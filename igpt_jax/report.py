@@ -12,13 +12,12 @@ INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
 
 def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], palette_size: int) -> None:
-    """Draws training and held-out loss over steps, in nats per token, under the ln(v) of a uniform guess."""
-    figure, axes = _axes("Loss", "step", "nats per token")
-    curves = {"nats_per_token": ("training", MUTED), "test/nats_per_token": ("test", ACCENT)}
-    for name, (label, color) in curves.items():
+    """Draws training and held-out loss over steps, in nats per token, and names the ln(v) of a uniform guess."""
+    title = f"Loss (a uniform guess over {palette_size} colours: {np.log(palette_size):.2f})"
+    figure, axes = _axes(title, "step", "nats per token")
+    for name, label, color in (("nats_per_token", "training", MUTED), ("test/nats_per_token", "test", ACCENT)):
         points = [(line["step"], line[name]) for line in metrics if name in line]
         axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 20 else None)
-    axes.axhline(np.log(palette_size), color=INK, linewidth=0.8, linestyle=":", label=f"uniform: ln {palette_size}")
     axes.legend(frameon=False)
     _save(figure, path)
 
@@ -44,14 +43,14 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
     blank = np.full((-len(colors) % columns, 3), 255, np.uint8)
     swatches = np.concatenate([colors, blank]).reshape(-1, columns, 3)
     quantised = palette.decode(palette.encode(images))
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(1, 2))
     top.imshow(swatches, aspect="auto")
     top.set_title(f"{len(colors)} colours", fontsize=10)
+    top.set(xticks=[], yticks=[])
     bottom.imshow(tile(np.stack([images, quantised])))
     bottom.set_title("originals above, quantised below", fontsize=10)
-    for axes in (top, bottom):
-        axes.set_axis_off()
+    bottom.set_axis_off()
     _save(figure, path)
 
 

@@ -29,9 +29,7 @@ def forward(params, tokens, heads, objective, mask=None):
 
     features = []
     for layer in range(p["blocks/attention_norm/gain"].shape[0]):
-        block = {
-            path.removeprefix("blocks/"): leaf[layer] for path, leaf in p.items() if path.startswith("blocks/")
-        }
+        block = {path.removeprefix("blocks/"): leaf[layer] for path, leaf in p.items() if path.startswith("blocks/")}
         n = norm(h, block["attention_norm/gain"])
         features.append(n.mean(0))
         h = h + _attention(block, n, heads, causal=objective == "ar")
@@ -46,10 +44,10 @@ def forward(params, tokens, heads, objective, mask=None):
 
 def _attention(block, n, heads, causal):
     t, d = n.shape
-    out = np.zeros((t, d))
+    out, no_bias = np.zeros((t, d)), np.zeros((heads, 1))
     for head in range(heads):
         q, k, v = (
-            n @ block[f"attention/{name}/kernel"][:, head] + block.get(f"attention/{name}/bias", np.zeros((heads, 1)))[head]
+            n @ block[f"attention/{name}/kernel"][:, head] + block.get(f"attention/{name}/bias", no_bias)[head]
             for name in ("query", "key", "value")
         )
         for i in range(t):

@@ -77,9 +77,7 @@ def probe_pixels(run: Run) -> ProbeResult:
         return run.palette.colors[tokens_nt].reshape(1, len(tokens_nt), -1), labels_n
 
     config = ProbeConfig(l2=run.config.evaluate.probe.l2, held_out=run.config.evaluate.probe.held_out)
-    return probe(
-        *pixels(run.train), *pixels(run.test), classes=run.train.classes, config=config, seed=run.config.seed
-    )
+    return probe(*pixels(run.train), *pixels(run.test), classes=run.train.classes, config=config, seed=run.config.seed)
 
 
 def report(run: Run, params: dict) -> None:

@@ -88,7 +88,10 @@ class Run:
             seed=self.config.seed,
             iterations=self.config.palette.iterations,
         )
-        print(f"palette: {report}")
+        print(
+            f"palette: {len(palette)} colours for {len(chosen):,} pixels, "
+            f"mean squared error {report.mean_squared_error:.2f}, PSNR {report.psnr:.1f} dB, {report.dead} dead"
+        )
         return palette
 
     @functools.cached_property

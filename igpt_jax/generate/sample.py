@@ -83,8 +83,12 @@ def sample(
     previous_b, start, drawn = previous_bt[:, -1], given, []
     while start < context:
         stop = min(context, (start // SEGMENT + 1) * SEGMENT)
-        cache = jax.tree.map(lambda x_bhsk: jnp.pad(x_bhsk, ((0, 0), (0, 0), (0, stop - start), (0, 0))), cache)
-        (previous_b, cache), tokens_tb = jax.lax.scan(draw, (previous_b, cache), jnp.arange(start, stop))
+        carry = previous_b, _grow(cache, stop - start)
+        (previous_b, cache), tokens_tb = jax.lax.scan(draw, carry, jnp.arange(start, stop))
         drawn.append(tokens_tb.T)
         start = stop
     return jnp.concatenate([given_bt, *drawn], axis=1)
+
+
+def _grow(cache, positions):
+    return jax.tree.map(lambda x_bhsk: jnp.pad(x_bhsk, ((0, 0), (0, 0), (0, positions), (0, 0))), cache)

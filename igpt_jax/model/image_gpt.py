@@ -34,7 +34,8 @@ class ImageGPT(nn.Module):
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
         self.blocks = stack(c)
         self.final_norm = RMSNorm(c.dtype)
-        self.token_head_dv = table("token_head", ("width", "vocabulary"), (c.width, c.vocabulary), 0.0)
+        if c.token_head:
+            self.token_head_dv = table("token_head", ("width", "vocabulary"), (c.width, c.vocabulary), 0.0)
         if c.classes:
             self.class_head_dc = table("class_head", ("width", "classes"), (c.width, c.classes), 0.0)
 
@@ -58,10 +59,14 @@ class ImageGPT(nn.Module):
         n_btd, pooled_lbd = self.encode(tokens_bt, mask)
         return jnp.concatenate([pooled_lbd, mean_over_positions(n_btd)[None]])
 
-    def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Gives token logits (b, t, v) and, from the pooled final norm, class logits (b, c), both float32."""
+    def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array]:
+        """Gives token logits (b, t, v) and, from the pooled final norm, class logits (b, c), both float32.
+
+        A model without token head gives None for the first.
+        """
         n_btd, _ = self.encode(tokens_bt, mask)
-        return self._token_logits(n_btd), mean_over_positions(n_btd) @ self.class_head_dc
+        logits_btv = self._token_logits(n_btd) if self.config.token_head else None
+        return logits_btv, mean_over_positions(n_btd) @ self.class_head_dc
 
     def decode(self, previous_bt: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Predicts t positions from `position` on, from a cache of all earlier ones.
@@ -113,6 +118,8 @@ class ImageGPT(nn.Module):
         return self.final_norm(h_btd), pooled_lbd
 
     def _token_logits(self, n_btd):
+        if not self.config.token_head:
+            raise InputError("this model has no token head, so it has features but neither likelihood nor samples")
         b, t, d = n_btd.shape
         head_dv = self.token_head_dv.astype(self.config.dtype)
         return jnp.dot(n_btd.reshape(b * t, d), head_dv, preferred_element_type=jnp.float32).reshape(b, t, -1)
@@ -126,6 +133,6 @@ def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
 
 def count_parameters(config: ModelConfig) -> int:
     """Counts the parameters by shape alone; 76,571,648 for size "s"."""
-    tokens_bt = jax.ShapeDtypeStruct((1, config.context), jnp.int32)
-    shapes = jax.eval_shape(ImageGPT(config).init, jax.random.key(0), tokens_bt)
+    tokens_bt = jnp.zeros((1, config.context), jnp.int32)
+    shapes = jax.eval_shape(lambda: ImageGPT(config).init(jax.random.key(0), tokens_bt, method="features"))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))

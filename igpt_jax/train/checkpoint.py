@@ -41,24 +41,35 @@ class Checkpoints:
 
     def save(self, state: TrainState, config: RunConfig, palette: Palette) -> None:
         """Writes the state in the background; `close` waits for it."""
+        optimizer = {"step": state.step, "opt_state": state.opt_state}
+        self._save(int(state.step), state.params, config, palette, optimizer=ocp.args.StandardSave(optimizer))
+
+    def save_params(self, step: int, params: dict, config: RunConfig, palette: Palette) -> None:
+        """Writes parameters without optimiser state: enough to evaluate and sample, not to resume training."""
+        self._save(step, params, config, palette)
+
+    def _save(self, step, params, config, palette, **items):
         about = {
             "format_version": FORMAT_VERSION,
             "config": dataclasses.asdict(config),
             "palette": palette.colors.tolist(),
             "palette_hash": palette.hash,
         }
-        optimizer = {"step": state.step, "opt_state": state.opt_state}
         self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave(optimizer),
-                about=ocp.args.JsonSave(about),
-            ),
+            step,
+            args=ocp.args.Composite(params=ocp.args.StandardSave(params), about=ocp.args.JsonSave(about), **items),
         )
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """Reads the whole state onto the shardings of `like`, whatever mesh it was saved from."""
+        """Reads the whole state onto the shardings of `like`, whatever mesh it was saved from.
+
+        Raises InputError where the checkpoint has parameters alone, as `save_params` writes.
+        """
+        if not (self._directory / str(step) / "optimizer").exists():
+            raise InputError(
+                f"{self._directory / str(step)} has no optimiser state, so training cannot resume from it; "
+                f"evaluate it or sample from it, or train in another --workdir"
+            )
         optimizer = {"step": like.step, "opt_state": like.opt_state}
         items = self._manager.restore(
             step,

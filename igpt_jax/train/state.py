@@ -69,9 +69,7 @@ def compile_step(
     """`train_step` under jit on the mesh; the state that goes in is given up for the one that comes out."""
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
     return jax.jit(
-        lambda state, batch: train_step(
-            state, batch, model=model, optimizer=optimizer, objective=objective, seed=seed
-        ),
+        lambda state, batch: train_step(state, batch, model=model, optimizer=optimizer, objective=objective, seed=seed),
         in_shardings=(state_sharding, batch_sharding(mesh)),
         out_shardings=(state_sharding, replicated(mesh)),
         donate_argnums=0,
@@ -80,7 +78,7 @@ def compile_step(
 
 def _draw_params(model, seed):
     tokens_bt = jnp.zeros((1, model.config.context), jnp.int32)
-    return model.init(jax.random.key(seed), tokens_bt)["params"]
+    return model.init(jax.random.key(seed), tokens_bt, method="features")["params"]
 
 
 def _draw_state(model, optimizer, seed):

@@ -1,30 +1,91 @@
 """One call from a path to a model that runs."""
 
+import dataclasses
 import os
 import pathlib
+
+from jax.sharding import Mesh
 
 from igpt_jax.config import ParallelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.weights import huggingface, openai, workdir
+from igpt_jax.weights.stream import Weights
+
+FORMATS = {"igpt": workdir, "huggingface": huggingface, "openai": openai}
 
 
-def load(path: str | os.PathLike) -> tuple[ImageGPT, dict, Palette]:
-    """Reads the newest checkpoint of a work dir.
+class MissingPalette:
+    """Stands where no palette was found: any use of it raises InputError, which says how to supply one."""
 
-    Returns the module, its parameters (float32), and the palette that its tokens are made with.
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise InputError(
+            f"{self._path} has no palette, which {name} needs; load it with palette='kmeans_centers.npy', "
+            f"or put that file beside the checkpoint"
+        )
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    palette: Palette | str | os.PathLike | None = None,
+    objective: str | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[ImageGPT, dict, Palette | MissingPalette]:
+    """Makes a model from what is at the path: a work dir, a Hugging Face directory or an OpenAI checkpoint.
+
+    Args:
+      path: a work dir (its newest checkpoint), a directory with Hugging Face's config.json, or a TensorFlow
+        checkpoint: its prefix, its directory, or any one of its files.
+      palette: the colours, or a .npy file of them; overrides what the files say.
+      objective: "ar" or "bert", where only one will do; None takes either.
+      mesh: where the parameters are placed, each in its sharding as it is read; all devices if not given.
+    Returns:
+      The module, its parameters (float32), and the palette that its tokens are made with.
+    Raises:
+      InputError: nothing is there, the files are incomplete or damaged, or they hold another model than asked for.
+    """
+    weights = open_weights(path, palette)
+    if objective not in (None, weights.config.objective):
+        raise InputError(
+            f"{path} holds {weights.config.objective!r} weights ({_EVIDENCE[weights.config.objective]}), and "
+            f"objective={objective!r} was asked for; give the path of {objective!r} weights"
+        )
+    model = ImageGPT(weights.config)
+    params = weights.place(mesh or make_mesh(ParallelConfig()))
+    return model, params, weights.palette or MissingPalette(pathlib.Path(path))
+
+
+_EVIDENCE = {"ar": "they have a start vector", "bert": "they have no start vector"}
+
+
+def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:
+    """Recognises the format by looking, and opens the files without reading the parameters.
 
     Raises:
-      InputError: there is no checkpoint at the path.
+      InputError: nothing is there, or a palette of another size than the model's vocabulary.
     """
-    from igpt_jax.train.checkpoint import Checkpoints  # orbax takes a second to import
-    from igpt_jax.train.state import abstract_params
-
-    checkpoints = Checkpoints(pathlib.Path(path))
-    step = checkpoints.require_latest_step()
-    config, palette = checkpoints.about(step)
-    model = ImageGPT(config.model)
-    params = checkpoints.restore_params(step, abstract_params(model, make_mesh(ParallelConfig())))
-    checkpoints.close()
-    return model, params, palette
+    path = pathlib.Path(path)
+    form = next((form for form in FORMATS.values() if form.holds(path)), None)
+    if form is None:
+        raise InputError(
+            f"no checkpoint in {path}; expected a work dir with checkpoints/, a Hugging Face directory with "
+            f"config.json, or an OpenAI checkpoint model.ckpt-N"
+        )
+    weights = form.read(path)
+    if palette is not None:
+        palette = palette if isinstance(palette, Palette) else Palette.load(palette)
+        weights = dataclasses.replace(weights, palette=palette)
+    if weights.palette is not None and len(weights.palette) != weights.config.vocabulary:
+        raise InputError(
+            f"the palette has {len(weights.palette)} colours, and {path} was trained on {weights.config.vocabulary}; "
+            f"give its own with palette="
+        )
+    return weights

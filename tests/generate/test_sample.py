@@ -89,7 +89,10 @@ def test_top_k_and_top_p_keep_the_colours_of_their_definitions(sampler, kept):
         (lambda: Sampler(top_p=0), r"top_p=0 must lie in \(0, 1\]"),
         (lambda: Sampler(top_k=-1), "top_k=-1 must be 0"),
         (lambda: Sampler(temperature=-1), "temperature=-1 must not be negative"),
-        (lambda: sample(MODEL, draw_params(TINY), image_keys(0, 1), given(1, 9)), "9 positions are given and the image"),
+        (
+            lambda: sample(MODEL, draw_params(TINY), image_keys(0, 1), given(1, 9)),
+            "9 positions are given and the image",
+        ),
         (lambda: complete(MODEL, draw_params(TINY), given(1, 9), rows=3, n=1, seed=0), r"rows=3 must lie in 1\.\.2"),
     ],
 )

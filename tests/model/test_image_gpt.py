@@ -33,9 +33,7 @@ def apply(config, params, *args, method=None):
     return ig.ImageGPT(config).apply({"params": params}, *args, method=method)
 
 
-@pytest.mark.parametrize(
-    ("size", "parameters"), [("s", 76_571_648), ("m", 455_157_760), ("l", 1_362_250_752)]
-)
+@pytest.mark.parametrize(("size", "parameters"), [("s", 76_571_648), ("m", 455_157_760), ("l", 1_362_250_752)])
 def test_parameter_counts_are_those_of_the_released_models(size, parameters):
     config = ig.SIZES[size]
     assert count_parameters(config) == parameters
@@ -107,7 +105,9 @@ def test_cached_decoding_equals_the_full_forward(positions_a_call):
     np.testing.assert_allclose(jnp.concatenate(logits, axis=1), apply(TINY, params, tokens_bt), atol=2e-5)
 
 
-@pytest.mark.parametrize("change", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}, {"remat": "full", "unroll": 3}])
+@pytest.mark.parametrize(
+    "change", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}, {"remat": "full", "unroll": 3}]
+)
 def test_unrolling_and_recomputing_change_neither_loss_nor_gradient(change):
     params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
 

@@ -45,6 +45,10 @@ def run(workdir, config=CONFIG, batches_from=batches_from):
     )
 
 
+def without_times(lines):
+    return [{name: x for name, x in line.items() if "second" not in name} for line in lines]
+
+
 def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
     undisturbed = run(tmp_path / "a")
 
@@ -58,10 +62,7 @@ def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
         run(tmp_path / "b", batches_from=cut_off)
     resumed = run(tmp_path / "b")
     jax.tree.map(np.testing.assert_array_equal, undisturbed, resumed)
-    lines = [
-        [{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(tmp_path / name / "metrics.jsonl")]
-        for name in "ab"
-    ]
+    lines = [without_times(read_metrics(tmp_path / name / "metrics.jsonl")) for name in "ab"]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [1, 2, 3, 3, 4, 5, 6]
 
@@ -86,5 +87,5 @@ def test_a_diverged_run_stops_with_a_remedy(tmp_path):
 
 
 def test_loading_what_is_no_work_dir_is_refused(tmp_path):
-    with pytest.raises(ig.InputError, match="no checkpoint in .*; train one with"):
+    with pytest.raises(ig.InputError, match=r"no checkpoint in .*; train one with"):
         ig.load(tmp_path)

@@ -1,0 +1,112 @@
+"""Reads the tensors of `torch.save` files without torch, and without executing what such a file may ask for.
+
+A pickle is a program that can call any function it names. This reader knows the names that a state dict needs, gives
+each an inert stand-in, and refuses every other. Tensors are views of the mapped file, read when they are asked for.
+"""
+
+import collections
+import functools
+import pathlib
+import pickle
+import struct
+import zipfile
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from igpt_jax.errors import InputError
+from igpt_jax.weights.layout import Stored
+
+STORAGES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+REMEDY = "convert it on a machine with torch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: np.dtype
+    size: int  # elements
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int  # elements, as are the strides
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_pickle(path: pathlib.Path) -> dict[str, Stored]:
+    """Lists the tensors of a state dict that torch 1.6 or later saved: float16, bfloat16, float32 or float64.
+
+    Raises:
+      InputError: the pickle names anything but tensors and dicts, or the file is damaged or of the older format.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith(b"PK"):
+        raise InputError(f"{path} is not a zip file, as torch.save writes since 1.6; {REMEDY}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (root,) = (name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl"))
+            tensors = _Unpickler(archive.open(f"{root}data.pkl")).load()
+            records = {info.filename.removeprefix(f"{root}data/"): info for info in archive.infolist()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged or cut short ({error}); download it again") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, _Tensor) for tensor in tensors.values()):
+        raise InputError(f"{path} holds something other than a dict of tensors; save model.state_dict()")
+    return {name: Stored(x.shape, functools.partial(_view, path, records, x)) for name, x in tensors.items()}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if module == "torch" and name in STORAGES:
+            return name
+        known = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        }
+        if (module, name) not in known:
+            raise InputError(f"the pickle asks for {module}.{name}, which is no part of a tensor; nothing was executed")
+        return known[module, name]
+
+    def persistent_load(self, saved):
+        _, storage, key, _, size = saved
+        return _Storage(key, STORAGES[storage], size)
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_):
+    if not isinstance(storage, _Storage) or not all(type(n) is int for n in (offset, *shape, *strides, storage.size)):
+        raise TypeError("a tensor that is none")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _view(path, records, tensor):
+    """The tensor as a view of the mapped file."""
+    storage, itemsize = tensor.storage, tensor.storage.dtype.itemsize
+    last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    record = records.get(storage.key)
+    sound = (
+        record is not None
+        and record.compress_type == zipfile.ZIP_STORED
+        and record.file_size == storage.size * itemsize
+        and min(tensor.offset, *tensor.shape, *tensor.strides, 0) == 0
+        and last < storage.size
+    )
+    if not sound:
+        raise InputError(f"{path}: a tensor of shape {tensor.shape} lies outside its storage; download the file again")
+    with path.open("rb") as file:
+        file.seek(record.header_offset + 26)
+        name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+    start = record.header_offset + 30 + name_bytes + extra_bytes
+    flat = np.memmap(path, storage.dtype, "r", offset=start, shape=(storage.size,))
+    strides = tuple(stride * itemsize for stride in tensor.strides)
+    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)

@@ -1,0 +1,51 @@
+"""The options: what reaches the dataclasses, and what is refused on the way."""
+
+import dataclasses
+import json
+
+import pytest
+
+from igpt_jax.config import SIZES, ModelConfig, RunConfig, default_config
+from igpt_jax.errors import InputError
+
+
+def test_the_default_config_is_the_default_run():
+    assert RunConfig.from_dict(default_config().to_dict()) == RunConfig()
+
+
+def test_a_config_survives_json():
+    config = RunConfig(seed=3, model=SIZES["l"])
+    assert RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_the_sizes_are_the_papers():
+    shapes = {name: (size.layers, size.width) for name, size in SIZES.items()}
+    assert shapes == {"s": (24, 512), "m": (36, 1024), "l": (48, 1536), "xl": (60, 3072)}
+    assert {name: SIZES[name].heads for name in "sml"} == {"s": 8, "m": 8, "l": 16}
+
+
+def test_a_misspelt_option_cannot_be_set():
+    with pytest.raises(AttributeError, match="did you mean|Did you mean"):
+        default_config().model.widht = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"widht": 3}}, r"no key model.widht; did you mean model.width\?"),
+        ({"model": {"width": "wide"}}, "model.width='wide' is a str; expected int"),
+        ({"model": {"dtype": "float16"}}, "model.dtype='float16' is not known; choose one of float32, bfloat16"),
+        ({"optimizer": {"learning_rate": -1}}, "learning_rate=-1.0 must be positive"),
+        ({"parallel": {"data": -1, "model": -1}}, "cannot both be -1"),
+        ({"evaluate": {"probe": {"layers": [25]}}}, "layer 25; a model of 24 layers has 0 to 24"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_remedy(change, message):
+    with pytest.raises(InputError, match=message):
+        RunConfig.from_dict(change)
+
+
+def test_derived_sizes_follow_from_the_shape():
+    config = ModelConfig(width=96, heads=4, resolution=5)
+    assert (config.context, config.head_dim, config.causal) == (25, 24, True)
