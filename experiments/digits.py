@@ -20,15 +20,16 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model.layers = 4
     config.model.width = 64
-    config.model.heads = 4
+    config.model.heads = 2
     config.model.resolution = 12
     config.model.vocabulary = 16
     config.model.unroll = 4
 
     config.data.name = "digits"
-    config.data.batch_size = 64
+    config.data.batch_size = 32
 
     config.optimizer.learning_rate = 3e-3
     config.evaluate.every = 500
     config.evaluate.batch_size = 120
+    config.evaluate.probe.augmented_epochs = 4
     return config

@@ -146,12 +146,14 @@ class ProbeConfig:
     """The linear probe: logistic regression on standardised features, one for each layer (paper, section 3.1)."""
 
     layers: tuple[int, ...] = ()  # feature layers in 0..model.layers; () is all of them
-    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # strengths tried, in units of the mean loss
+    l2: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # strengths tried, in units of the mean loss
     held_out: float = 0.1  # fraction of the training images that chooses strength and layer
+    augmented_epochs: int = 0  # views of a training image, augmented as in training; 0: one, as in evaluation
 
     def __post_init__(self):
         _check(len(self.l2) > 0, "evaluate.probe.l2 is empty; give at least one strength, such as (0.01,)")
         _check(0 < self.held_out < 1, f"evaluate.probe.held_out={self.held_out} must lie between 0 and 1")
+        _check(self.augmented_epochs >= 0, f"evaluate.probe.augmented_epochs={self.augmented_epochs} is negative")
 
 
 @dataclasses.dataclass(frozen=True)

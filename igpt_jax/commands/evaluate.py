@@ -1,5 +1,6 @@
 """Measures a trained model: held-out likelihood, and linear probes beside their baselines."""
 
+import dataclasses
 import json
 import pathlib
 import time
@@ -8,7 +9,7 @@ import numpy as np
 
 from igpt_jax.commands.palette import draw_palette
 from igpt_jax.commands.run import Run, saved_config
-from igpt_jax.config import ProbeConfig, RunConfig
+from igpt_jax.config import RunConfig
 from igpt_jax.evaluate.forward import mean_nats, split_features
 from igpt_jax.evaluate.probe import ProbeResult, probe
 from igpt_jax.generate.complete import complete
@@ -62,22 +63,29 @@ def evaluate(run: Run, params: dict, step: int, start: float) -> None:
 
 
 def probe_features(run: Run, params: dict) -> ProbeResult:
-    """Probes every layer; each training image stands once, augmented as for evaluation."""
-    train, test = (split_features(run.model, params, run.examples(split), run.mesh) for split in (run.train, run.test))
-    return probe(*train, *test, classes=run.train.classes, config=run.config.evaluate.probe, seed=run.config.seed)
+    """Probes every layer."""
+    return _probe(
+        run, run.config.evaluate.probe, lambda examples: split_features(run.model, params, examples, run.mesh)
+    )
 
 
 def probe_pixels(run: Run) -> ProbeResult:
-    """The baseline: the same probe on the colours that the model sees, (1, n, 3t)."""
+    """The baseline: the same probe on the colours that the model sees, as one layer of width 3t."""
 
-    def pixels(split):
-        examples = list(run.examples(split))
-        tokens_nt = np.concatenate([batch["tokens"] for batch in examples])
-        labels_n = np.concatenate([batch["label"] for batch in examples])
-        return run.palette.colors[tokens_nt].reshape(1, len(tokens_nt), -1), labels_n
+    def pixels(examples):
+        examples = list(examples)
+        tokens_bt = np.concatenate([batch["tokens"] for batch in examples])
+        labels_b = np.concatenate([batch["label"] for batch in examples])
+        return run.palette.colors[tokens_bt].reshape(1, len(tokens_bt), -1), labels_b
 
-    config = ProbeConfig(l2=run.config.evaluate.probe.l2, held_out=run.config.evaluate.probe.held_out)
-    return probe(*pixels(run.train), *pixels(run.test), classes=run.train.classes, config=config, seed=run.config.seed)
+    return _probe(run, dataclasses.replace(run.config.evaluate.probe, layers=()), pixels)
+
+
+def _probe(run, config, features_of):
+    train = features_of(run.examples(run.train, config.augmented_epochs))
+    test = features_of(run.examples(run.test))
+    views = config.augmented_epochs or 1
+    return probe(*train, *test, classes=run.train.classes, config=config, seed=run.config.seed, views=views)
 
 
 def report(run: Run, params: dict) -> None:

@@ -118,10 +118,16 @@ class Run:
             process_count=jax.process_count(),
         )
 
-    def examples(self, source: Source) -> Iterator[dict[str, np.ndarray]]:
-        """Every image of a source once, augmented as for evaluation."""
-        _, augmentation = augmentations(self.config.data.name, self.config.model.resolution)
-        return examples(source, self.palette, augmentation, batch_size=self.config.evaluate.batch_size)
+    def examples(self, source: Source, augmented_epochs: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Every image of a source once, augmented as for evaluation, or several times, augmented as for training."""
+        training, evaluation = augmentations(self.config.data.name, self.config.model.resolution)
+        return examples(
+            source,
+            self.palette,
+            training if augmented_epochs else evaluation,
+            batch_size=self.config.evaluate.batch_size,
+            epochs=augmented_epochs or 1,
+        )
 
 
 def saved_config(workdir: pathlib.Path) -> RunConfig:

@@ -60,9 +60,9 @@ def batches(
 
 
 def examples(
-    source: Source, palette: Palette, augmentation: Augmentation, *, batch_size: int
+    source: Source, palette: Palette, augmentation: Augmentation, *, batch_size: int, epochs: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
-    """One pass over the source in its order, each image augmented in one fixed way of its own.
+    """Passes over the source in its order, each image augmented in a way fixed by its place and the pass.
 
     Yields what `batches` does; the last batch holds what is left.
 
@@ -70,10 +70,12 @@ def examples(
       InputError: images that the augmentation refuses.
     """
 
-    def order(position):
-        return position, tf.stack([0, position])
+    images = len(source)
 
-    return _tokenize(tf.data.Dataset.range(len(source)), order, source, palette, augmentation, batch_size)
+    def order(position):
+        return position % images, tf.stack([position // images, position % images])
+
+    return _tokenize(tf.data.Dataset.range(epochs * images), order, source, palette, augmentation, batch_size)
 
 
 def _tokenize(positions, order, source, palette, augmentation, batch_size):

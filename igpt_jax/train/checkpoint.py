@@ -25,7 +25,7 @@ class Checkpoints:
         self._directory = workdir.absolute() / "checkpoints"
         self._manager = None
         if keep or self._directory.is_dir():
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, read_only=keep is None)
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     @property

@@ -8,7 +8,8 @@ from sklearn.linear_model import LogisticRegression
 
 from igpt_jax.config import ProbeConfig
 from igpt_jax.errors import InputError
-from igpt_jax.evaluate.probe import fit_probes, probe
+from igpt_jax.evaluate.logistic_regression import fit_probes
+from igpt_jax.evaluate.probe import probe
 
 CLASSES = 4
 L2 = (1e-5, 1e-3, 1e-1)
@@ -200,3 +201,29 @@ def test_input_that_cannot_work_is_named(change, message):
     }
     with pytest.raises(InputError, match=message):
         probe(**{**arguments, **change}, classes=CLASSES, seed=0)
+
+
+def test_all_views_of_an_image_are_held_out_together():
+    # Two views that are copies: held out apart, a memorising probe would score 100 % on its own training rows.
+    rng = np.random.default_rng(0)
+    features_bd, labels_b = rng.normal(size=(100, 200)).astype(np.float32), rng.integers(0, CLASSES, 100)
+    twice_lbd, twice_b = np.tile(features_bd, (2, 1))[None], np.tile(labels_b, 2)
+    config = ProbeConfig(l2=(1e-3,), held_out=0.3)
+    found = probe(twice_lbd, twice_b, twice_lbd, twice_b, classes=CLASSES, config=config, seed=0, views=2)
+    assert found.accuracy == 100
+    assert found.held_out_accuracy_l[0] < 60
+
+
+def test_views_that_are_no_whole_passes_are_refused():
+    features_lbd, labels_b = draw_layers()
+    with pytest.raises(InputError, match="200 training rows are not 3 views"):
+        probe(
+            features_lbd[:, :200],
+            labels_b[:200],
+            features_lbd,
+            labels_b,
+            classes=CLASSES,
+            config=CONFIG,
+            seed=0,
+            views=3,
+        )
