@@ -18,7 +18,7 @@ The files, for iGPT-S; M has 32 shards as well, L has 64:
     for part in trX trY teX teY; do curl -fO $host/datasets/cifar10_$part.npy; done
 
 Any path that `igpt_jax.load` knows will do for --weights.  The features of all layers for CIFAR-10's 60,000 images
-take 3 GB of memory for S, 9 GB for M and 18 GB for L; --limit=N uses the first N images of every file.
+need 6 GB of memory for S, 18 GB for M and 36 GB for L; --limit=N uses the first N images of every file.
 """
 
 import argparse
@@ -59,6 +59,8 @@ def main(arguments: list[str]) -> int:
 
 def measure(weights: str, data: pathlib.Path, limit: int | None, out: pathlib.Path) -> None:
     """Measures one model on OpenAI's token files.  Raises InputError where something is missing."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit={limit} must be at least 1")
     missing = [f"{name}.npy" for name in FILES if not (data / f"{name}.npy").exists()]
     if missing:
         raise InputError(f"{data} lacks {', '.join(missing)}; experiments/released.py says where to download them")

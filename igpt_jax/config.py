@@ -146,7 +146,7 @@ class ProbeConfig:
     """The linear probe: logistic regression on standardised features, one for each layer (paper, section 3.1)."""
 
     layers: tuple[int, ...] = ()  # feature layers in 0..model.layers; () is all of them
-    l2: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # strengths tried, in units of the mean loss
+    l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # strengths tried, in units of the mean loss
     held_out: float = 0.1  # fraction of the training images that chooses strength and layer
     augmented_epochs: int = 0  # views of a training image, augmented as in training; 0: one, as in evaluation
 

@@ -70,13 +70,15 @@ def probe_features(run: Run, params: dict) -> ProbeResult:
 
 
 def probe_pixels(run: Run) -> ProbeResult:
-    """The baseline: the same probe on the colours that the model sees, as one layer of width 3t."""
+    """The baseline: the same probe on the colours that the model sees, as one layer; gray ones are one number each."""
+    colors = run.palette.colors
+    colors = colors[:, :1] if (colors == colors[:, :1]).all() else colors
 
     def pixels(examples):
         examples = list(examples)
         tokens_bt = np.concatenate([batch["tokens"] for batch in examples])
         labels_b = np.concatenate([batch["label"] for batch in examples])
-        return run.palette.colors[tokens_bt].reshape(1, len(tokens_bt), -1), labels_b
+        return colors[tokens_bt].reshape(1, len(tokens_bt), -1), labels_b
 
     return _probe(run, dataclasses.replace(run.config.evaluate.probe, layers=()), pixels)
 

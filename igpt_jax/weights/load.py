@@ -55,15 +55,12 @@ def load(
     weights = open_weights(path, palette)
     if objective not in (None, weights.config.objective):
         raise InputError(
-            f"{path} holds {weights.config.objective!r} weights ({_EVIDENCE[weights.config.objective]}), and "
-            f"objective={objective!r} was asked for; give the path of {objective!r} weights"
+            f"{path} holds {weights.config.objective!r} weights, with{'' if weights.config.causal else 'out'} a start "
+            f"vector, and objective={objective!r} was asked for; give the path of {objective!r} weights"
         )
     model = ImageGPT(weights.config)
     params = weights.place(mesh or make_mesh(ParallelConfig()))
     return model, params, weights.palette or MissingPalette(pathlib.Path(path))
-
-
-_EVIDENCE = {"ar": "they have a start vector", "bert": "they have no start vector"}
 
 
 def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:
@@ -76,8 +73,8 @@ def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike |
     form = next((form for form in FORMATS.values() if form.holds(path)), None)
     if form is None:
         raise InputError(
-            f"no checkpoint in {path}; expected a work dir with checkpoints/, a Hugging Face directory with "
-            f"config.json, or an OpenAI checkpoint model.ckpt-N"
+            f"no checkpoint in {path}; train one with: python -m igpt_jax train, or name a Hugging Face directory "
+            f"(with config.json) or an OpenAI checkpoint (model.ckpt-N)"
         )
     weights = form.read(path)
     if palette is not None:
