@@ -103,6 +103,7 @@ def _parse(options, argv):
     try:
         rest = options(argv)[1:]
         config = options["config"].value if "config" in options else None
+        config = config and config.to_dict()
     except AttributeError as error:
         raise InputError(f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
@@ -113,7 +114,7 @@ def _parse(options, argv):
         return None, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
-    return config and RunConfig.from_dict(config.to_dict()), pathlib.Path(options.workdir)
+    return config and RunConfig.from_dict(config), pathlib.Path(options.workdir)
 
 
 def _keep_freed_memory():

@@ -18,7 +18,8 @@ from igpt_jax.data.pipeline import batches, examples
 from igpt_jax.data.sources import Source, load_source
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.parallel.mesh import check_batch, make_mesh
+from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
+from igpt_jax.train.optimizer import learning_rate_schedule
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
 FIXED = ("seed", "steps", "model", "data.name", "data.batch_size", "palette", "objective", "optimizer")
@@ -37,15 +38,23 @@ class Run:
 
     @classmethod
     def open(cls, config: RunConfig, workdir: pathlib.Path) -> "Run":
-        """Claims a work dir for a config.  Raises InputError where it belongs to another."""
-        path = workdir / "config.json"
-        if path.exists():
+        """Checks that everything fits together, then claims the work dir.
+
+        Raises InputError, with nothing written, where an option cannot work or the work dir belongs to another run.
+        """
+        if (workdir / "config.json").exists():
             _check_same(saved_config(workdir), config, workdir)
         run = cls(config, workdir)
+        check_model(config.model, run.mesh)
         check_batch("data.batch_size", config.data.batch_size, run.mesh)
         check_batch("evaluate.batch_size", config.evaluate.batch_size, run.mesh)
+        steps_per_epoch = len(run.train) / config.data.batch_size
+        learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
+        palette = run.palette
+        run.examples(run.test)
         workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        palette.save(workdir / "palette.npy")
         return run
 
     @functools.cached_property
@@ -71,7 +80,6 @@ class Run:
                 )
         else:
             palette = chosen or self._fit_palette()
-            palette.save(path)
         if len(palette) != self.config.model.vocabulary:
             raise InputError(
                 f"the palette has {len(palette)} colours, but model.vocabulary={self.config.model.vocabulary}; "

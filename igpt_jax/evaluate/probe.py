@@ -81,17 +81,15 @@ def probe(
     accuracies, held_out_accuracies, held_out_losses, strengths = [], [], [], []
     for layer in layers:
         train_bd, test_bd = train_features_lbd[layer], test_features_lbd[layer]
-        accuracy_s, loss_s = _fit_and_score(
+        hits_s, loss_s = _fit_and_score(
             train_bd[kept_b], train_labels_b[kept_b], train_bd[held_out_b], train_labels_b[held_out_b], l2_s, classes
         )
-        chosen = np.lexsort((loss_s, -accuracy_s))[0]
-        held_out_accuracies.append(float(accuracy_s[chosen]))
+        chosen = np.lexsort((loss_s, -hits_s))[0]
+        held_out_accuracies.append(100 * float(hits_s[chosen]) / len(held_out_b))
         held_out_losses.append(float(loss_s[chosen]))
         strengths.append(config.l2[chosen])
-        accuracy_s, _ = _fit_and_score(
-            train_bd, train_labels_b, test_bd, test_labels_b, l2_s[chosen : chosen + 1], classes
-        )
-        accuracies.append(float(accuracy_s[0]))
+        hits_s, _ = _fit_and_score(train_bd, train_labels_b, test_bd, test_labels_b, l2_s[chosen : chosen + 1], classes)
+        accuracies.append(100 * float(hits_s[0]) / len(test_labels_b))
 
     best = np.lexsort((held_out_losses, -np.array(held_out_accuracies)))[0]
     return ProbeResult(
@@ -106,7 +104,7 @@ def probe(
 
 @functools.partial(jax.jit, static_argnames="classes")
 def _fit_and_score(train_bd, train_labels_b, test_bd, test_labels_b, l2_s, classes):
-    """Probes fitted to the training images: accuracy in per cent and loss in nats on the test images, (s,) each."""
+    """Probes fitted to the training images: right predictions and mean loss in nats on the test images, (s,) each."""
     train_bd, test_bd = train_bd.astype(jnp.float32), test_bd.astype(jnp.float32)
     mean_1d = train_bd.mean(axis=0, keepdims=True)
     varies_d = train_bd.max(axis=0) > train_bd.min(axis=0)
@@ -115,4 +113,4 @@ def _fit_and_score(train_bd, train_labels_b, test_bd, test_labels_b, l2_s, class
     with jax.default_matmul_precision("float32"):
         logits_sbc = jnp.einsum("bd,sdc->sbc", (test_bd - mean_1d) * scale_1d, weights_sdc) + biases_sc[:, None]
     loss_sb, _ = cross_entropy(logits_sbc, jax.nn.one_hot(test_labels_b, classes, dtype=bool)[None])
-    return 100 * jnp.mean(logits_sbc.argmax(axis=-1) == test_labels_b[None], axis=1), loss_sb.mean(axis=1)
+    return jnp.sum(logits_sbc.argmax(axis=-1) == test_labels_b[None], axis=1), loss_sb.mean(axis=1)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from igpt_jax.config import ParallelConfig
+from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.errors import InputError
 
 RULES = (
@@ -65,3 +65,14 @@ def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
         raise InputError(
             f"{name}={batch_size} is not divisible by the {ways} devices of the data axis; set it to {nearest}"
         )
+
+
+def check_model(config: ModelConfig, mesh: Mesh) -> None:
+    """Raises InputError where a weight does not split evenly over the mesh."""
+    for option, size, axis in (("width", config.width, "data"), ("heads", config.heads, "model")):
+        if size % mesh.shape[axis]:
+            nearest = max(n for n in range(1, mesh.shape[axis]) if size % n == 0)
+            raise InputError(
+                f"model.{option}={size} is not divisible by the {mesh.shape[axis]} devices of the {axis} axis; "
+                f"set parallel.{axis}={nearest}"
+            )

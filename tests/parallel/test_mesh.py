@@ -7,7 +7,7 @@ import pytest
 import igpt_jax as ig
 from igpt_jax.config import OptimizerConfig, ParallelConfig
 from igpt_jax.objectives import autoregressive
-from igpt_jax.parallel.mesh import check_batch, make_mesh, put_batch
+from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.state import compile_step, init_state
 
@@ -54,3 +54,10 @@ def test_a_mesh_that_does_not_match_the_devices_is_refused(parallel, message):
 def test_a_batch_that_does_not_split_is_refused_with_the_nearest_that_does():
     with pytest.raises(ig.InputError, match=r"data.batch_size=20 is not divisible by the 8 devices .* set it to 16|24"):
         check_batch("data.batch_size", 20, make_mesh(ParallelConfig()))
+
+
+def test_a_model_that_does_not_split_is_refused_with_a_mesh_that_fits():
+    with pytest.raises(ig.InputError, match=r"model.width=36 is not divisible by the 8 devices .* set parallel.data=6"):
+        check_model(ig.ModelConfig(width=36, heads=4), make_mesh(ParallelConfig()))
+    with pytest.raises(ig.InputError, match=r"model.heads=6 is not divisible by the 4 devices .* set parallel.model=3"):
+        check_model(ig.ModelConfig(width=48, heads=6), make_mesh(ParallelConfig(2, 4)))
