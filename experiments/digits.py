@@ -14,9 +14,9 @@ from igpt_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     """The whole run: palette, pretraining, evaluation and report."""
     config = default_config()
-    config.steps = 1300
+    config.steps = 1400
     config.log_every = 50
-    config.checkpoint_every = 650
+    config.checkpoint_every = 700
 
     config.model.layers = 4
     config.model.width = 64
@@ -29,7 +29,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.batch_size = 32
 
     config.optimizer.learning_rate = 3e-3
-    config.evaluate.every = 650
     config.evaluate.batch_size = 120
-    config.evaluate.probe.augmented_epochs = 4
+    config.evaluate.probe.augmented_epochs = 3
     return config
