@@ -16,7 +16,7 @@ from igpt_jax.errors import InputError
 
 MAX_ITERATIONS = 1000
 HISTORY = 10  # pairs of step and gradient change that L-BFGS remembers
-TOLERANCE = 1e-7  # of the predicted decrease still to come, relative to the objective
+TOLERANCE = 1e-8  # of the predicted decrease still to come, relative to the objective
 MAX_EVALUATIONS = 20  # of the slope in one line search
 SLOPE_TOLERANCE = 0.1  # of the slope at the end of a line search, relative to its start
 

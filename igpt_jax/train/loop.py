@@ -53,11 +53,11 @@ def fit(
     optimizer = adam(config.optimizer, schedule)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep=config.keep_checkpoints)))
-        start = checkpoints.latest_step or 0
-        if start:
-            state = checkpoints.restore(start, abstract_state(model, optimizer, mesh))
-        else:
+        if checkpoints.latest_step is None:
             state = init_state(model, optimizer, config.seed, mesh)
+        else:
+            state = checkpoints.restore(checkpoints.latest_step, abstract_state(model, optimizer, mesh))
+        start = int(state.step)
         if start >= config.steps:
             return state
 

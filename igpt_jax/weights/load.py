@@ -10,7 +10,7 @@ from igpt_jax.config import ParallelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.parallel.mesh import check_model, make_mesh
 from igpt_jax.weights import huggingface, openai, workdir
 from igpt_jax.weights.stream import Weights
 
@@ -58,8 +58,9 @@ def load(
             f"{path} holds {weights.config.objective!r} weights, with{'' if weights.config.causal else 'out'} a start "
             f"vector, and objective={objective!r} was asked for; give the path of {objective!r} weights"
         )
-    model = ImageGPT(weights.config)
-    params = weights.place(mesh or make_mesh(ParallelConfig()))
+    model, mesh = ImageGPT(weights.config), mesh or make_mesh(ParallelConfig())
+    check_model(weights.config, mesh)
+    params = weights.place(mesh)
     return model, params, weights.palette or MissingPalette(pathlib.Path(path))
 
 

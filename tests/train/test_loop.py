@@ -10,8 +10,10 @@ import igpt_jax as ig
 from igpt_jax.config import DataConfig, EvaluateConfig, OptimizerConfig, RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
 from igpt_jax.train.metrics import read_metrics
+from igpt_jax.train.state import init_params
 
 CONFIG = RunConfig(
     steps=6,
@@ -89,3 +91,12 @@ def test_a_diverged_run_stops_with_a_remedy(tmp_path):
 def test_loading_what_is_no_work_dir_is_refused(tmp_path):
     with pytest.raises(ig.InputError, match=r"no checkpoint in .*; train one with"):
         ig.load(tmp_path)
+
+
+def test_training_does_not_start_over_a_checkpoint_that_holds_parameters_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    mesh = make_mesh(CONFIG.parallel, jax.devices()[:1])
+    checkpoints.save_params(0, init_params(ig.ImageGPT(CONFIG.model), 0, mesh), CONFIG, PALETTE)
+    checkpoints.close()
+    with pytest.raises(ig.InputError, match="no optimiser state"):
+        run(tmp_path)
