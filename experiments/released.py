@@ -69,14 +69,9 @@ def measure(weights: str, data: pathlib.Path, limit: int | None, out: pathlib.Pa
     arrays = {name: np.load(data / f"{name}.npy", mmap_mode="r")[:limit] for name in FILES}
     tokens_bt = _tokens(arrays["imagenet_teX"], model.config)
 
-    completions_bnt = complete(
-        model, params, tokens_bt[:COMPLETED], rows=model.config.resolution // 2, n=COMPLETIONS, seed=0
-    )
-    originals = palette.decode(tokens_bt[:COMPLETED])
-    given = originals.copy()
-    given[:, model.config.resolution // 2 :] = 127
-    completions = np.stack([palette.decode(tokens_nt) for tokens_nt in completions_bnt])
-    plot_completions(out / "completions.png", given, completions, originals)
+    originals_bt, rows = tokens_bt[:COMPLETED], model.config.resolution // 2
+    completions_bnt = complete(model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=0)
+    plot_completions(out / "completions.png", palette, originals_bt, completions_bnt, rows)
     print(f"completions: {out / 'completions.png'}")
 
     nats = mean_nats(model, params, _batches(tokens_bt), mesh)

@@ -65,11 +65,14 @@ def plot_samples(path: pathlib.Path, images: np.ndarray) -> None:
     _save(figure, path)
 
 
-def plot_completions(path: pathlib.Path, given: np.ndarray, completions: np.ndarray, originals: np.ndarray) -> None:
-    """Shows, a row an image, what was given, its n completions, and the original.
-
-    given, originals: (b, r, r, 3) uint8; completions: (b, n, r, r, 3).
-    """
+def plot_completions(
+    path: pathlib.Path, palette: Palette, originals_bt: np.ndarray, completions_bnt: np.ndarray, given_rows: int
+) -> None:
+    """Shows, a row an image, what was given (the rest gray), its n completions, and the original; all as tokens."""
+    originals = palette.decode(originals_bt)
+    given = originals.copy()
+    given[:, given_rows:] = 127
+    completions = np.stack([palette.decode(tokens_nt) for tokens_nt in completions_bnt])
     rows = np.concatenate([given[:, None], completions, originals[:, None]], axis=1)
     b, columns = rows.shape[:2]
     figure = Figure(figsize=(1.1 * columns, 1.1 * b + 0.3), layout="constrained")

@@ -108,9 +108,5 @@ def report(run: Run, params: dict) -> None:
     originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
     rows = run.config.model.resolution // 2
     completions_bnt = complete(run.model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=run.config.seed)
-    originals = run.palette.decode(originals_bt)
-    given = originals.copy()
-    given[:, rows:] = 127
-    completions = np.stack([run.palette.decode(tokens_nt) for tokens_nt in completions_bnt])
-    plot_completions(directory / "completions.png", given, completions, originals)
+    plot_completions(directory / "completions.png", run.palette, originals_bt, completions_bnt, rows)
     print(f"pictures: {directory}")
