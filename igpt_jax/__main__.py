@@ -53,7 +53,10 @@ def main(argv: list[str]) -> int:
         config, workdir = _parse(options, argv)
         if name in ("palette", "train") and config is None:
             raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
-        importlib.import_module(f"igpt_jax.commands.{name}").main(config, workdir, options)
+        command = importlib.import_module(f"igpt_jax.commands.{name}").main
+        if "distributed" in options:
+            importlib.import_module("igpt_jax.parallel.processes").join(options.distributed)
+        command(config, workdir, options)
     except InputError as error:
         print(f"igpt_jax {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -76,6 +79,12 @@ def _define_flags(command, argv):
         sys_argv=argv,
     )
     flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, metrics, report.", flag_values=options)
+    flags.DEFINE_string(
+        "distributed",
+        "auto",
+        "Processes that run as one: auto (asks Cloud TPU, Slurm, ...; else one), off, or HOST:PORT,COUNT,INDEX.",
+        flag_values=options,
+    )
     if command == "sample":
         flags.DEFINE_integer("n", 64, "Images to draw.", flag_values=options)
         flags.DEFINE_float("temperature", 1.0, "Divides the logits; 0 takes the likeliest.", flag_values=options)
@@ -126,6 +135,13 @@ def _keep_freed_memory():
             mallopt(parameter, value)
 
 
+def _leave(status):
+    """Ends this process, together with those it has joined."""
+    if processes := sys.modules.get("igpt_jax.parallel.processes"):
+        processes.leave(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
     _keep_freed_memory()
-    sys.exit(main(sys.argv))
+    _leave(main(sys.argv))

@@ -14,6 +14,7 @@ from igpt_jax.evaluate.forward import mean_nats, split_features
 from igpt_jax.evaluate.probe import ProbeResult, probe
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import image_keys, sample
+from igpt_jax.parallel.processes import fetch, is_first
 from igpt_jax.report import plot_completions, plot_loss, plot_probe, plot_samples
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics
@@ -37,7 +38,7 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
 
 
 def evaluate(run: Run, params: dict, step: int, start: float) -> None:
-    """Measures and writes evaluation.json; `start` (of `time.perf_counter`) begins its `wall_seconds`."""
+    """Measures and writes evaluation.json, process 0 alone; `start` (of `time.perf_counter`) begins its seconds."""
     trained = probe_features(run, params)
     untrained = probe_features(run, init_params(run.model, run.config.seed, run.mesh))
     raw_pixels = probe_pixels(run)
@@ -56,6 +57,8 @@ def evaluate(run: Run, params: dict, step: int, start: float) -> None:
         },
         "wall_seconds": time.perf_counter() - start,
     }
+    if not is_first():
+        return
     (run.workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     print(f"test: {result['nats_per_token']['test']:.4f} nats/token")
     print(f"linear probe: {trained.accuracy:.1f} % at layer {trained.best_layer} of {run.config.model.layers}")
@@ -92,6 +95,14 @@ def _probe(run, config, features_of):
 
 def report(run: Run, params: dict) -> None:
     """Draws every picture of WORKDIR/report/."""
+    nothing_bt = np.zeros((SAMPLED, 0), np.int32)
+    samples_bt = fetch(sample(run.model, params, image_keys(run.config.seed, SAMPLED), nothing_bt))
+    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
+    rows = run.config.model.resolution // 2
+    completions_bnt = complete(run.model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=run.config.seed)
+    if not is_first():
+        return
+
     directory = run.workdir / "report"
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     last = {"step": evaluation["step"], "test/nats_per_token": evaluation["nats_per_token"]["test"]}
@@ -100,13 +111,6 @@ def report(run: Run, params: dict) -> None:
     baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
     plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], found["layers"], baselines)
     draw_palette(run)
-
-    nothing_bt = np.zeros((SAMPLED, 0), np.int32)
-    samples_bt = sample(run.model, params, image_keys(run.config.seed, SAMPLED), nothing_bt)
     plot_samples(directory / "samples.png", run.palette.decode(samples_bt))
-
-    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
-    rows = run.config.model.resolution // 2
-    completions_bnt = complete(run.model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=run.config.seed)
     plot_completions(directory / "completions.png", run.palette, originals_bt, completions_bnt, rows)
     print(f"pictures: {directory}")

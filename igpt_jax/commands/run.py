@@ -19,6 +19,7 @@ from igpt_jax.data.sources import Source, load_source
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
+from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
 from igpt_jax.train.optimizer import learning_rate_schedule
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
@@ -46,15 +47,20 @@ class Run:
             _check_same(saved_config(workdir), config, workdir)
         run = cls(config, workdir)
         check_model(config.model, run.mesh)
+        batch_share(run.mesh)
         check_batch("data.batch_size", config.data.batch_size, run.mesh)
         check_batch("evaluate.batch_size", config.evaluate.batch_size, run.mesh)
         steps_per_epoch = len(run.train) / config.data.batch_size
         learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
         palette = run.palette
         run.examples(run.test)
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        palette.save(workdir / "palette.npy")
+        if is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+            palette.save(workdir / "palette.npy")
+        wait_for_all("the work dir is claimed")
+        if not (workdir / "config.json").exists():
+            raise InputError(f"process {jax.process_index()} does not see {workdir}; put it where all processes do")
         return run
 
     @functools.cached_property
@@ -69,7 +75,10 @@ class Run:
 
     @functools.cached_property
     def palette(self) -> Palette:
-        """The work dir's palette; at first the file that the config names, or a fit to the training pixels."""
+        """The work dir's palette; at first the file that the config names, or a fit to the training pixels.
+
+        Every process takes the colours that process 0 has.
+        """
         path, given = self.workdir / "palette.npy", self.config.palette.path
         chosen = Palette.load(given) if given else None
         if path.exists():
@@ -85,7 +94,7 @@ class Run:
                 f"the palette has {len(palette)} colours, but model.vocabulary={self.config.model.vocabulary}; "
                 f"set model.vocabulary={len(palette)} or another palette"
             )
-        return palette
+        return Palette(from_first(palette.colors))
 
     def _fit_palette(self):
         pixels = self.train.images.reshape(-1, 3)
@@ -96,10 +105,11 @@ class Run:
             seed=self.config.seed,
             iterations=self.config.palette.iterations,
         )
-        print(
-            f"palette: {len(palette)} colours for {len(chosen):,} pixels, "
-            f"mean squared error {report.mean_squared_error:.2f}, PSNR {report.psnr:.1f} dB, {report.dead} dead"
-        )
+        if is_first():
+            print(
+                f"palette: {len(palette)} colours for {len(chosen):,} pixels, "
+                f"mean squared error {report.mean_squared_error:.2f}, PSNR {report.psnr:.1f} dB, {report.dead} dead"
+            )
         return palette
 
     @functools.cached_property
@@ -115,6 +125,7 @@ class Run:
     def batches_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's part of the training batches from a step on."""
         augmentation, _ = augmentations(self.config.data.name, self.config.model.resolution)
+        index, count = batch_share(self.mesh)
         return batches(
             self.train,
             self.palette,
@@ -122,8 +133,8 @@ class Run:
             seed=self.config.seed,
             batch_size=self.config.data.batch_size,
             start_step=step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
 
     def examples(self, source: Source, augmented_epochs: int = 0) -> Iterator[dict[str, np.ndarray]]:

@@ -9,6 +9,7 @@ from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.generate.sample import Sampler, image_keys, sample
+from igpt_jax.parallel.processes import fetch, is_first
 from igpt_jax.report import plot_samples
 from igpt_jax.weights.load import load
 
@@ -22,7 +23,9 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     model, params, palette = load(workdir)
     nothing_bt = np.zeros((options.n, 0), np.int32)
-    tokens_bt = np.asarray(sample(model, params, image_keys(options.seed, options.n), nothing_bt, sampler))
+    tokens_bt = fetch(sample(model, params, image_keys(options.seed, options.n), nothing_bt, sampler))
+    if not is_first():
+        return
     images = palette.decode(tokens_bt)
     out = pathlib.Path(options.out or workdir / "samples")
     out.mkdir(parents=True, exist_ok=True)

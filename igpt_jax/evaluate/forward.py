@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import token_nats
-from igpt_jax.parallel.mesh import put_batch
+from igpt_jax.parallel.mesh import put_whole_batch
+from igpt_jax.parallel.processes import fetch
 
 
 def mean_nats(model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mesh) -> float:
-    """Mean negative log-likelihood of the images, in nats per token; every image counts once."""
+    """Mean negative log-likelihood of the images, in nats per token; every image counts once, on any mesh."""
     return float(np.concatenate(list(_map_batches(_image_nats, model, params, examples, mesh))).mean())
 
 
@@ -43,10 +44,13 @@ def _image_features(model, params, tokens_bt):
 def _map_batches(
     function: Callable, model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mesh
 ) -> Iterator[np.ndarray]:
-    """Yields function(model, params, tokens) of each batch; a smaller last batch is filled up, then cut back."""
+    """Yields function(model, params, tokens) of each batch, on every process; all are given all examples.
+
+    A smaller last batch is filled up, then cut back.
+    """
     size = None
     for batch in examples:
         tokens_bt = batch["tokens"]
         size = size or math.ceil(len(tokens_bt) / mesh.shape["data"]) * mesh.shape["data"]
-        filled = put_batch({"tokens": np.resize(tokens_bt, (size, tokens_bt.shape[1]))}, mesh)
-        yield np.asarray(function(model, params, filled["tokens"]))[: len(tokens_bt)]
+        filled = put_whole_batch({"tokens": np.resize(tokens_bt, (size, tokens_bt.shape[1]))}, mesh)
+        yield fetch(function(model, params, filled["tokens"]))[: len(tokens_bt)]

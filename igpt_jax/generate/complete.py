@@ -1,11 +1,11 @@
 """Completing images of which the upper rows are given."""
 
-import jax
 import numpy as np
 
 from igpt_jax.errors import InputError
 from igpt_jax.generate.sample import Sampler, image_keys, sample
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.parallel.processes import fetch
 
 
 def complete(
@@ -27,4 +27,4 @@ def complete(
         raise InputError(f"rows={rows} must lie in 1..{resolution - 1}; the image has {resolution}")
     given_bt = np.repeat(tokens_bt[:, : rows * resolution], n, axis=0)
     completed_bt = sample(model, params, image_keys(seed, len(given_bt)), given_bt, sampler)
-    return np.asarray(jax.device_get(completed_bt)).reshape(len(tokens_bt), n, -1)
+    return fetch(completed_bt).reshape(len(tokens_bt), n, -1)

@@ -57,6 +57,11 @@ def put_batch(batch: dict, mesh: Mesh) -> dict[str, jax.Array]:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_sharding(mesh), x), batch)
 
 
+def put_whole_batch(batch: dict, mesh: Mesh) -> dict[str, jax.Array]:
+    """The same arrays from batches that every process holds whole."""
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, batch_sharding(mesh), x.__getitem__), batch)
+
+
 def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
     """Raises InputError where a batch does not split evenly over the mesh's `data` axis."""
     ways = mesh.shape["data"]

@@ -18,6 +18,7 @@ from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import OBJECTIVES
 from igpt_jax.parallel.mesh import put_batch
+from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
@@ -66,9 +67,11 @@ def fit(
         step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
         step_function = step_function.lower(state, first_batch).compile()
 
-        files = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir)]
-        progress = Progress(start, config.steps)
-        for writer in (*files, progress):
+        files, progress = [], []
+        if is_first():
+            files = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir)]
+            progress = [Progress(start, config.steps)]
+        for writer in files + progress:
             stack.enter_context(contextlib.closing(writer))
         clock = _Clock(config, start)
         steps = range(start + 1, config.steps + 1)
@@ -77,7 +80,7 @@ def fit(
             if step % config.log_every == 0 or step == config.steps:
                 scalars = _finite(jax.device_get(metrics), step) | clock.lap(step)
                 scalars["learning_rate"] = float(schedule(step - 1))
-                for writer in (*files, progress):
+                for writer in files + progress:
                     writer.write_scalars(step, scalars)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(state, config, palette)
