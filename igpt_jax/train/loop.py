@@ -17,11 +17,11 @@ from igpt_jax.errors import InputError
 from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import OBJECTIVES
-from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.state import TrainState, abstract_state, compile_step, init_state
 
 
@@ -62,7 +62,7 @@ def fit(
         if start >= config.steps:
             return state
 
-        batches = (put_batch(batch, mesh) for batch in batches_from(start))
+        batches = DeviceBatches(batches_from(start), mesh)
         first_batch = next(batches)
         step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
         step_function = step_function.lower(state, first_batch).compile()
@@ -73,7 +73,7 @@ def fit(
             progress = [Progress(start, config.steps)]
         for writer in files + progress:
             stack.enter_context(contextlib.closing(writer))
-        clock = _Clock(config, start)
+        clock = _Clock(config, start, batches)
         steps = range(start + 1, config.steps + 1)
         for step, batch in zip(steps, itertools.chain([first_batch], batches), strict=False):
             state, metrics = step_function(state, batch)
@@ -102,19 +102,22 @@ def _finite(metrics, step):
 class _Clock:
     """Speed since the last lap; evaluations and compilation do not count."""
 
-    def __init__(self, config, start):
-        self._config, self._peak = config, peak_flops()
+    def __init__(self, config, start, batches):
+        self._config, self._peak, self._batches = config, peak_flops(), batches
         self.restart(start)
 
     def restart(self, step):
-        self._step, self._time = step, time.perf_counter()
+        self._step, self._time, self._waited = step, time.perf_counter(), self._batches.waited
 
     def lap(self, step):
-        seconds_per_step = (time.perf_counter() - self._time) / (step - self._step)
+        seconds = time.perf_counter() - self._time
+        seconds_per_step = seconds / (step - self._step)
+        input_wait = self._batches.waited - self._waited
         self.restart(step)
         speed = {
             "images_per_second": self._config.data.batch_size / seconds_per_step,
             "seconds_remaining": seconds_per_step * (self._config.steps - step),
+            "input_wait_fraction": input_wait / seconds,
         }
         if self._peak:
             flops = training_flops(self._config.model, self._config.data.batch_size)
