@@ -16,7 +16,7 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.objectives import OBJECTIVES
+from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
@@ -63,7 +63,7 @@ def fit(
 
         batches = (put_batch(batch, mesh) for batch in batches_from(start))
         first_batch = next(batches)
-        step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
+        step_function = compile_step(model, optimizer, objective_function(config.objective), config.seed, mesh)
         step_function = step_function.lower(state, first_batch).compile()
 
         files = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir)]
