@@ -69,9 +69,10 @@ def measure(weights: str, data: pathlib.Path, limit: int | None, out: pathlib.Pa
     arrays = {name: np.load(data / f"{name}.npy", mmap_mode="r")[:limit] for name in FILES}
     tokens_bt = _tokens(arrays["imagenet_teX"], model.config)
 
-    originals_bt, rows = tokens_bt[:COMPLETED], model.config.resolution // 2
-    completions_bnt = complete(model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=0)
-    plot_completions(out / "completions.png", palette, originals_bt, completions_bnt, rows)
+    originals_bt, given = tokens_bt[:COMPLETED], model.config.context // 2
+    completions_bnt = complete(model, params, originals_bt, given=given, n=COMPLETIONS, seed=0)
+    hidden_bt = np.broadcast_to(np.arange(model.config.context) >= given, originals_bt.shape)
+    plot_completions(out / "completions.png", palette, originals_bt, completions_bnt, hidden_bt)
     print(f"completions: {out / 'completions.png'}")
 
     nats = mean_nats(model, params, _batches(tokens_bt), mesh)

@@ -11,6 +11,8 @@ import ml_collections
 
 from igpt_jax.errors import InputError
 
+OBJECTIVES = ("ar", "bert")
+
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
@@ -47,7 +49,7 @@ class ModelConfig:
             self.width % self.heads == 0,
             f"model.width={self.width} is not divisible by model.heads={self.heads}; choose a divisor of the width",
         )
-        _check_choice("model.objective", self.objective, ("ar", "bert"))
+        _check_choice("model.objective", self.objective, OBJECTIVES)
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         _check_choice("model.attention", self.attention, ("auto", "plain", "blockwise"))
         _check_choice("model.remat", self.remat, ("none", "dots", "full"))
@@ -104,12 +106,14 @@ class PaletteConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What the loss asks of the model."""
+    """What the loss asks of the model; `model.objective` follows `name`."""
 
-    name: str = "ar"
+    name: str = "ar"  # "ar": every pixel from those before it; "bert": hidden pixels from all others
+    mask_rate: float = 0.15  # "bert": the chance that a pixel is hidden (paper, section 2.1)
 
     def __post_init__(self):
-        _check_choice("objective.name", self.name, ("ar",))
+        _check_choice("objective.name", self.name, OBJECTIVES)
+        _check(0 < self.mask_rate <= 1, f"objective.mask_rate={self.mask_rate} must lie in (0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +193,10 @@ class RunConfig:
     def __post_init__(self):
         for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
             _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        _check(
+            self.model.objective == self.objective.name,
+            f"model.objective={self.model.objective!r} but objective.name={self.objective.name!r}; set that one",
+        )
         for layer in self.evaluate.probe.layers:
             _check(
                 0 <= layer <= self.model.layers,
@@ -198,16 +206,24 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "RunConfig":
-        """Checks every key and value, of `ConfigDict.to_dict()` or of JSON.
+        """Checks every key and value, of `ConfigDict.to_dict()` or of JSON; `model.objective` may be left out.
 
         Raises InputError naming the first that cannot work.
         """
+        values = {"objective": {}, "model": {}} | values
+        name = values["objective"].get("name", ObjectiveConfig.name)
+        values["model"] = {"objective": name} | values["model"]
         return _from_dict(cls, values, prefix="")
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """A locked ConfigDict of every option at its default; a misspelt key raises."""
-    return ml_collections.ConfigDict(dataclasses.asdict(RunConfig())).lock()
+    """A locked ConfigDict of every option at its default; a misspelt key raises.
+
+    It has no `model.objective`, which follows `objective.name`.
+    """
+    values = dataclasses.asdict(RunConfig())
+    del values["model"]["objective"]
+    return ml_collections.ConfigDict(values).lock()
 
 
 def _from_dict(cls, values: dict, prefix: str):

@@ -66,12 +66,11 @@ def plot_samples(path: pathlib.Path, images: np.ndarray) -> None:
 
 
 def plot_completions(
-    path: pathlib.Path, palette: Palette, originals_bt: np.ndarray, completions_bnt: np.ndarray, given_rows: int
+    path: pathlib.Path, palette: Palette, originals_bt: np.ndarray, completions_bnt: np.ndarray, hidden_bt: np.ndarray
 ) -> None:
     """Shows, a row an image, what was given (the rest gray), its n completions, and the original; all as tokens."""
     originals = palette.decode(originals_bt)
-    given = originals.copy()
-    given[:, given_rows:] = 127
+    given = np.where(hidden_bt.reshape(*originals.shape[:3], 1), np.uint8(127), originals)
     completions = np.stack([palette.decode(tokens_nt) for tokens_nt in completions_bnt])
     rows = np.concatenate([given[:, None], completions, originals[:, None]], axis=1)
     b, columns = rows.shape[:2]

@@ -18,6 +18,15 @@ def test_a_config_survives_json():
     assert RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
+def test_the_models_objective_follows_the_objectives_name():
+    assert "objective" not in default_config().model
+    config = default_config()
+    config.objective.name = "bert"
+    run = RunConfig.from_dict(config.to_dict())
+    assert run.model.objective == "bert"
+    assert RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(run)))) == run
+
+
 def test_the_sizes_are_the_papers():
     shapes = {name: (size.layers, size.width) for name, size in SIZES.items()}
     assert shapes == {"s": (24, 512), "m": (36, 1024), "l": (48, 1536), "xl": (60, 3072)}
@@ -38,6 +47,9 @@ def test_a_misspelt_option_cannot_be_set():
         ({"optimizer": {"learning_rate": -1}}, "learning_rate=-1.0 must be positive"),
         ({"parallel": {"data": -1, "model": -1}}, "cannot both be -1"),
         ({"evaluate": {"probe": {"layers": [25]}}}, "layer 25; a model of 24 layers has 0 to 24"),
+        ({"objective": {"name": "brt"}}, "objective.name='brt' is not known; choose one of ar, bert"),
+        ({"objective": {"mask_rate": 0}}, r"mask_rate=0.0 must lie in \(0, 1\]"),
+        ({"model": {"objective": "bert"}}, "model.objective='bert' but objective.name='ar'; set that one"),
         ({"steps": 0}, "steps=0 must be at least 1"),
     ],
 )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
-from igpt_jax.config import OptimizerConfig, ParallelConfig
-from igpt_jax.objectives import autoregressive
+from igpt_jax.config import ObjectiveConfig, OptimizerConfig, ParallelConfig
+from igpt_jax.objectives import autoregressive, bert, objective_function
 from igpt_jax.parallel.mesh import make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.state import compile_step, init_params, init_state
@@ -30,9 +30,7 @@ def test_the_first_loss_is_ln_v():
 
 
 def test_the_loss_is_the_mean_negative_log_likelihood_of_the_references_logits():
-    mesh = make_mesh(ParallelConfig(data=1), jax.devices()[:1])
-    params = init_params(ig.ImageGPT(TINY), 0, mesh)
-    params = jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    params = trained_somewhere(TINY)
     loss, metrics = autoregressive(ig.ImageGPT(TINY), params, {"tokens": tokens(batch=2)}, jax.random.key(0))
     nats = []
     for tokens_t in tokens(batch=2):
@@ -40,6 +38,53 @@ def test_the_loss_is_the_mean_negative_log_likelihood_of_the_references_logits()
         nats += [-np.log(reference.softmax(logits_tv[i])[token]) for i, token in enumerate(tokens_t)]
     assert loss == pytest.approx(np.mean(nats), rel=1e-5)
     assert metrics["nats_per_token"] == loss
+
+
+def trained_somewhere(config):
+    """Parameters away from their start, where the heads are no longer zero."""
+    mesh = make_mesh(ParallelConfig(data=1), jax.devices()[:1])
+    params = init_params(ig.ImageGPT(config), 0, mesh)
+    return jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+
+
+def test_the_bert_loss_is_the_mean_over_images_of_the_mean_over_hidden_positions():
+    config, rng = dataclasses.replace(TINY, objective="bert"), jax.random.key(3)
+    params, batch = trained_somewhere(config), {"tokens": tokens(batch=4)}
+    loss, metrics = bert(ig.ImageGPT(config), params, batch, rng, mask_rate=0.15)
+    mask_bt = np.asarray(jax.random.bernoulli(rng, 0.15, (4, TINY.context)))
+    nats = []
+    for tokens_t, mask_t in zip(batch["tokens"], mask_bt, strict=True):
+        logits_tv, _ = reference.forward(params, tokens_t, TINY.heads, "bert", mask_t)
+        nats.append(np.mean([-np.log(reference.softmax(logits_tv[i])[tokens_t[i]]) for i in np.flatnonzero(mask_t)]))
+    assert loss == pytest.approx(np.mean(nats), rel=1e-5)
+    assert metrics["nats_per_token"] == loss
+
+
+def test_an_image_of_which_nothing_is_hidden_does_not_count():
+    config = dataclasses.replace(TINY, objective="bert")
+    params = init_params(ig.ImageGPT(config), 0, make_mesh(ParallelConfig(data=1), jax.devices()[:1]))
+    rng = jax.random.key(0)
+    hidden_b = np.asarray(jax.random.bernoulli(rng, 0.02, (8, TINY.context))).any(axis=1)
+    assert 0 < hidden_b.sum() < 8
+    loss, _ = bert(ig.ImageGPT(config), params, {"tokens": tokens()}, rng, mask_rate=0.02)
+    assert loss == pytest.approx(np.log(TINY.vocabulary), rel=1e-6)
+    loss, _ = bert(ig.ImageGPT(config), params, {"tokens": tokens()}, rng, mask_rate=1e-9)
+    assert loss == 0
+
+
+def test_bert_hides_fresh_positions_at_the_configs_rate_in_every_step():
+    config = dataclasses.replace(TINY, objective="bert", layers=1)
+    model, mesh = ig.ImageGPT(config), make_mesh(ParallelConfig())
+    options = OptimizerConfig(learning_rate=1e-2)
+    optimizer = adam(options, learning_rate_schedule(options, steps=20, steps_per_epoch=1))
+    state = init_state(model, optimizer, 0, mesh)
+    step = compile_step(model, optimizer, objective_function(ObjectiveConfig("bert", mask_rate=0.5)), 0, mesh)
+    batch, losses = put_batch({"tokens": tokens(8)}, mesh), []
+    for _ in range(20):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["nats_per_token"]))
+    assert losses[0] == pytest.approx(np.log(TINY.vocabulary), rel=1e-6)
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_every_parameter_gets_a_gradient_after_a_few_steps():

@@ -13,6 +13,7 @@ from igpt_jax.config import RunConfig
 from igpt_jax.evaluate.forward import mean_nats, split_features
 from igpt_jax.evaluate.probe import ProbeResult, probe
 from igpt_jax.generate.complete import complete
+from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.parallel.processes import fetch, is_first
 from igpt_jax.report import plot_completions, plot_loss, plot_probe, plot_samples
@@ -94,16 +95,12 @@ def _probe(run, config, features_of):
 
 
 def report(run: Run, params: dict) -> None:
-    """Draws every picture of WORKDIR/report/."""
-    nothing_bt = np.zeros((SAMPLED, 0), np.int32)
-    samples_bt = fetch(sample(run.model, params, image_keys(run.config.seed, SAMPLED), nothing_bt))
-    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
-    rows = run.config.model.resolution // 2
-    completions_bnt = complete(run.model, params, originals_bt, rows=rows, n=COMPLETIONS, seed=run.config.seed)
+    """Draws every picture of WORKDIR/report/; all processes compute, process 0 draws."""
+    directory = run.workdir / "report"
+    draw = draw_generated if run.config.model.causal else draw_infills
+    draw(run, params, directory)
     if not is_first():
         return
-
-    directory = run.workdir / "report"
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     last = {"step": evaluation["step"], "test/nats_per_token": evaluation["nats_per_token"]["test"]}
     plot_loss(directory / "loss.png", [*read_metrics(run.workdir / "metrics.jsonl"), last], len(run.palette))
@@ -111,6 +108,27 @@ def report(run: Run, params: dict) -> None:
     baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
     plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], found["layers"], baselines)
     draw_palette(run)
-    plot_samples(directory / "samples.png", run.palette.decode(samples_bt))
-    plot_completions(directory / "completions.png", run.palette, originals_bt, completions_bnt, rows)
     print(f"pictures: {directory}")
+
+
+def draw_generated(run: Run, params: dict, directory: pathlib.Path) -> None:
+    """Shows samples, and completions of test images from their upper half."""
+    nothing_bt = np.zeros((SAMPLED, 0), np.int32)
+    samples_bt = fetch(sample(run.model, params, image_keys(run.config.seed, SAMPLED), nothing_bt))
+
+    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
+    given = run.config.model.resolution // 2 * run.config.model.resolution
+    completions_bnt = complete(run.model, params, originals_bt, given=given, n=COMPLETIONS, seed=run.config.seed)
+    hidden_bt = np.broadcast_to(np.arange(run.config.model.context) >= given, originals_bt.shape)
+    if is_first():
+        plot_samples(directory / "samples.png", run.palette.decode(samples_bt))
+        plot_completions(directory / "completions.png", run.palette, originals_bt, completions_bnt, hidden_bt)
+
+
+def draw_infills(run: Run, params: dict, directory: pathlib.Path) -> None:
+    """Shows test images with a hidden square, filled: what a BERT model has in place of samples and completions."""
+    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
+    hidden_bt = np.broadcast_to(hidden_square(run.config.model.resolution).reshape(-1), originals_bt.shape)
+    infills_bnt = infill(run.model, params, originals_bt, hidden_bt, n=COMPLETIONS, seed=run.config.seed)
+    if is_first():
+        plot_completions(directory / "infills.png", run.palette, originals_bt, infills_bnt, hidden_bt)

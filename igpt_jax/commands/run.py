@@ -17,6 +17,7 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import batches, examples
 from igpt_jax.data.sources import Source, load_source
 from igpt_jax.errors import InputError
+from igpt_jax.evaluate.forward import with_masks
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
 from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
@@ -138,15 +139,21 @@ class Run:
         )
 
     def examples(self, source: Source, augmented_epochs: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Every image of a source once, augmented as for evaluation, or several times, augmented as for training."""
+        """Every image of a source once, augmented as for evaluation, or several times, augmented as for training.
+
+        For a BERT model with the masks of evaluation.
+        """
         training, evaluation = augmentations(self.config.data.name, self.config.model.resolution)
-        return examples(
+        found = examples(
             source,
             self.palette,
             training if augmented_epochs else evaluation,
             batch_size=self.config.evaluate.batch_size,
             epochs=augmented_epochs or 1,
         )
+        if self.config.model.causal:
+            return found
+        return with_masks(found, self.config.objective.mask_rate, self.config.seed)
 
 
 def saved_config(workdir: pathlib.Path) -> RunConfig:

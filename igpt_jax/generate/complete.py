@@ -13,18 +13,19 @@ def complete(
     params: dict,
     tokens_bt: np.ndarray,
     *,
-    rows: int,
+    given: int,
     n: int,
     seed: int,
     sampler: Sampler = Sampler(),  # noqa: B008 - frozen
 ) -> np.ndarray:
-    """Draws n completions of every image from its first `rows` rows.
+    """Draws n completions of every image from its first `given` pixels in raster order.
 
-    tokens_bt: (b, context) int32.  Returns (b, n, context) int32, the given rows unchanged.
+    tokens_bt: (b, context) int32.  Returns (b, n, context) int32, the given pixels unchanged.
     """
-    resolution = model.config.resolution
-    if not 0 < rows < resolution:
-        raise InputError(f"rows={rows} must lie in 1..{resolution - 1}; the image has {resolution}")
-    given_bt = np.repeat(tokens_bt[:, : rows * resolution], n, axis=0)
+    if not 0 < given < model.config.context:
+        raise InputError(
+            f"{given} pixels are given; it takes 1 to {model.config.context - 1} of {model.config.context}"
+        )
+    given_bt = np.repeat(tokens_bt[:, :given], n, axis=0)
     completed_bt = sample(model, params, image_keys(seed, len(given_bt)), given_bt, sampler)
     return fetch(completed_bt).reshape(len(tokens_bt), n, -1)

@@ -16,7 +16,7 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.objectives import OBJECTIVES
+from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
@@ -64,7 +64,7 @@ def fit(
 
         batches = DeviceBatches(batches_from(start), mesh)
         first_batch = next(batches)
-        step_function = compile_step(model, optimizer, OBJECTIVES[config.objective.name], config.seed, mesh)
+        step_function = compile_step(model, optimizer, objective_function(config.objective), config.seed, mesh)
         step_function = step_function.lower(state, first_batch).compile()
 
         files, progress = [], []

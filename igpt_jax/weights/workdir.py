@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from igpt_jax.config import ParallelConfig, RunConfig
+from igpt_jax.config import ObjectiveConfig, ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
@@ -65,7 +65,7 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     """
     if weights.palette is None:
         raise InputError("a work dir keeps its palette, and these weights have none; add --palette=kmeans_centers.npy")
-    config = RunConfig(model=weights.config)
+    config = RunConfig(model=weights.config, objective=ObjectiveConfig(name=weights.config.objective))
     with contextlib.closing(Checkpoints(directory, keep=1)) as checkpoints:
         checkpoints.save_params(weights.step, weights.place(_host()), config, weights.palette)
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")

@@ -60,7 +60,7 @@ def test_image_i_is_the_same_in_any_batch():
 
 def test_a_completion_keeps_what_was_given_and_differs_between_draws():
     params, tokens_bt = draw_params(TINY), given(3, TINY.context)
-    completed_bnt = complete(MODEL, params, tokens_bt, rows=1, n=20, seed=0)
+    completed_bnt = complete(MODEL, params, tokens_bt, given=3, n=20, seed=0)
     assert completed_bnt.shape == (3, 20, TINY.context)
     np.testing.assert_array_equal(completed_bnt[:, :, :3], np.repeat(tokens_bt[:, None, :3], 20, axis=1))
     assert len(np.unique(completed_bnt[0, :, 3:], axis=0)) > 10
@@ -93,7 +93,10 @@ def test_top_k_and_top_p_keep_the_colours_of_their_definitions(sampler, kept):
             lambda: sample(MODEL, draw_params(TINY), image_keys(0, 1), given(1, 9)),
             "9 positions are given and the image",
         ),
-        (lambda: complete(MODEL, draw_params(TINY), given(1, 9), rows=3, n=1, seed=0), r"rows=3 must lie in 1\.\.2"),
+        (
+            lambda: complete(MODEL, draw_params(TINY), given(1, 9), given=9, n=1, seed=0),
+            "9 pixels are given; it takes 1",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(call, message):

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 import igpt_jax as ig
 from igpt_jax.__main__ import main
-from igpt_jax.config import ParallelConfig, RunConfig
+from igpt_jax.config import ObjectiveConfig, ParallelConfig, RunConfig
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.state import abstract_params
@@ -37,7 +37,7 @@ def write_workdir(directory, config, step=30):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), like)
     checkpoints = Checkpoints(directory, keep=1)
-    checkpoints.save_params(step, params, RunConfig(model=config), PALETTE)
+    checkpoints.save_params(step, params, RunConfig(model=config, objective=ObjectiveConfig(config.objective)), PALETTE)
     checkpoints.close()
     return params
 
