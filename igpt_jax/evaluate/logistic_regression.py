@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by a preconditioned L-BFGS, all L2 strengths in the same products.
+"""Multinomial logistic regression by a preconditioned L-BFGS, along a path of L2 strengths.
 
 Array names carry their axes: l layers, s strengths, b images, d feature width, c classes. Inside the solver d counts
 one feature more, which is always 1: its weights are the biases.
@@ -31,7 +31,7 @@ class Probes(NamedTuple):
 
 
 def fit_probes(features_lbd: np.ndarray, labels_b: np.ndarray, classes: int, l2_s: Sequence[float]) -> Probes:
-    """Solves the logistic regression of every layer and strength to its optimum, all strengths in the same products.
+    """Solves the logistic regression of every layer and strength to its optimum.
 
     Minimises, for each layer l and strength s, the mean cross-entropy in nats over the images plus
     `l2_s / 2 * sum(weights_dc**2)`; biases are not penalised. scikit-learn's `LogisticRegression` reaches the same
@@ -82,157 +82,165 @@ def checked_l2(l2_s: Sequence[float]) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames="classes")
 @jax.default_matmul_precision("float32")
 def solve(features_bd, labels_b, l2_s, classes):
-    """L-BFGS preconditioned by the principal axes of one layer's features, for every strength.
+    """L-BFGS preconditioned by the principal axes of one layer's features, from the strongest L2 to the weakest.
 
     Rotating the features onto their principal axes leaves the objective as it is and makes the curvature nearly
-    diagonal: about `curvature_s * variance_d + l2_s`. With that as its initial inverse Hessian, L-BFGS needs tens of
+    diagonal: about `curvature * variance_d + l2`. With that as its initial inverse Hessian, L-BFGS needs tens of
     steps where ill-conditioned features cost it thousands without. The logits are linear in the step, so a line search
-    needs no product with the features: an iteration costs two, one forward and one back.
+    needs no product with the features: an iteration costs two, one forward and one back. Every strength starts from
+    the optimum of the one above it.
 
     Returns weights (s, d, c), biases (s, c), objectives (s,) and gradient norms (s,).
     """
     images, width = features_bd.shape
     variance_d, axes_de = jnp.linalg.eigh(features_bd.T @ features_bd / images)
     features_bd = jnp.concatenate([features_bd @ axes_de, jnp.ones((images, 1))], axis=1)
-    variance_1d1 = jnp.append(jnp.maximum(variance_d, 0), 1)[None, :, None]
-    l2_sd1 = l2_s[:, None, None] * (jnp.arange(width + 1) < width)[None, :, None]
-    is_label_1bc = jax.nn.one_hot(labels_b, classes, dtype=bool)[None]
+    variance_d1 = jnp.append(jnp.maximum(variance_d, 0), 1)[:, None]
+    is_label_bc = jax.nn.one_hot(labels_b, classes, dtype=bool)
 
-    def logits(weights_sdc):
-        return jnp.einsum("bd,sdc->sbc", features_bd, weights_sdc)
+    def minimise(weights_dc, l2):
+        weights_dc = _minimise(features_bd, is_label_bc, variance_d1, l2, weights_dc)
+        value, gradient_dc = _value_and_gradient(features_bd, is_label_bc, l2, weights_dc, features_bd @ weights_dc)
+        return weights_dc, (weights_dc, value, jnp.linalg.norm(gradient_dc))
 
-    def value_and_grad(weights_sdc, logits_sbc):
-        loss_sb, residual_sbc = cross_entropy(logits_sbc, is_label_1bc)
-        value_s = loss_sb.mean(axis=1) + _dot(l2_sd1 * weights_sdc, weights_sdc) / 2
-        return value_s, jnp.einsum("bd,sbc->sdc", features_bd, residual_sbc) / images + l2_sd1 * weights_sdc
-
-    def advance(state):
-        inverse_sd1 = 1 / (state.curvature_s[:, None, None] * variance_1d1 + l2_sd1)
-        direction_sdc = -_inverse_hessian_product(state.history, inverse_sd1, state.gradient_sdc)
-        slope_s = _dot(state.gradient_sdc, direction_sdc)
-        change_sbc = logits(direction_sdc)
-        penalty_slope_s = _dot(l2_sd1 * state.weights_sdc, direction_sdc)
-        penalty_curvature_s = _dot(l2_sd1 * direction_sdc, direction_sdc)
-
-        def slope_and_curvature(length_s):
-            moved_sbc = state.logits_sbc + length_s[:, None, None] * change_sbc
-            _, residual_sbc = cross_entropy(moved_sbc, is_label_1bc)
-            probability_sbc = residual_sbc + is_label_1bc
-            centred_sbc = change_sbc - jnp.sum(probability_sbc * change_sbc, axis=-1, keepdims=True)
-            return (
-                _dot(residual_sbc, change_sbc) / images + penalty_slope_s + length_s * penalty_curvature_s,
-                _dot(probability_sbc, centred_sbc**2) / images + penalty_curvature_s,
-            )
-
-        converged_s = state.converged_s | (-slope_s / 2 <= TOLERANCE * state.value_s)
-        tolerance_s = jnp.where(converged_s, jnp.inf, SLOPE_TOLERANCE * jnp.abs(slope_s))
-        length_s = jnp.where(converged_s, 0, _line_minimum(slope_and_curvature, tolerance_s))
-        step_sdc = length_s[:, None, None] * direction_sdc
-        weights_sdc = state.weights_sdc + step_sdc
-        logits_sbc = state.logits_sbc + length_s[:, None, None] * change_sbc
-        value_s, gradient_sdc = value_and_grad(weights_sdc, logits_sbc)
-
-        bend_sdc = gradient_sdc - state.gradient_sdc
-        seen_s = _dot(bend_sdc - l2_sd1 * step_sdc, step_sdc) / _dot(variance_1d1 * step_sdc, step_sdc)
-        return _State(
-            iteration=state.iteration + 1,
-            converged_s=converged_s,
-            weights_sdc=weights_sdc,
-            logits_sbc=logits_sbc,
-            value_s=value_s,
-            gradient_sdc=gradient_sdc,
-            curvature_s=jnp.where(seen_s > 0, seen_s, state.curvature_s),
-            history=jax.tree.map(
-                lambda pairs, newest: jnp.append(pairs[1:], newest[None], axis=0), state.history, (step_sdc, bend_sdc)
-            ),
-        )
-
-    strengths = l2_s.shape[0]
-    weights_sdc = jnp.zeros((strengths, width + 1, classes))
-    logits_sbc = jnp.zeros((strengths, images, classes))
-    value_s, gradient_sdc = value_and_grad(weights_sdc, logits_sbc)
-    state = _State(
-        iteration=0,
-        converged_s=jnp.zeros(strengths, bool),
-        weights_sdc=weights_sdc,
-        logits_sbc=logits_sbc,
-        value_s=value_s,
-        gradient_sdc=gradient_sdc,
-        curvature_s=jnp.full(strengths, 1 / classes),
-        history=(jnp.zeros((HISTORY, *weights_sdc.shape)),) * 2,
-    )
-    state = jax.lax.while_loop(
-        lambda state: (state.iteration < MAX_ITERATIONS) & ~state.converged_s.all(), advance, state
-    )
-    weights_sdc = state.weights_sdc
-    value_s, gradient_sdc = value_and_grad(weights_sdc, logits(weights_sdc))
-    norm_s = jnp.sqrt(_dot(gradient_sdc, gradient_sdc))
+    strongest_first_s = jnp.argsort(-l2_s)
+    _, path = jax.lax.scan(minimise, jnp.zeros((width + 1, classes)), l2_s[strongest_first_s])
+    weights_sdc, value_s, norm_s = jax.tree.map(lambda x: x[jnp.argsort(strongest_first_s)], path)
     return jnp.einsum("de,sec->sdc", axes_de, weights_sdc[:, :-1]), weights_sdc[:, -1], value_s, norm_s
 
 
 class _State(NamedTuple):
     iteration: int
-    converged_s: jax.Array
-    weights_sdc: jax.Array
-    logits_sbc: jax.Array
-    value_s: jax.Array
-    gradient_sdc: jax.Array
-    curvature_s: jax.Array  # of the cross-entropy along the last step, where a feature has variance 1
-    history: tuple[jax.Array, jax.Array]  # steps and gradient changes, oldest first, with an axis before s
+    converged: jax.Array
+    weights_dc: jax.Array
+    logits_bc: jax.Array
+    value: jax.Array
+    gradient_dc: jax.Array
+    curvature: jax.Array  # of the cross-entropy along the last step, where a feature has variance 1
+    history: tuple[jax.Array, jax.Array]  # steps and gradient changes (m, d, c), oldest first
 
 
-def _dot(a_sxy, b_sxy):
-    return jnp.sum(a_sxy * b_sxy, axis=(1, 2))
+def _minimise(features_bd, is_label_bc, variance_d1, l2, weights_dc):
+    """Descends from the given weights to the optimum."""
+    images, width_and_one = features_bd.shape
+    l2_d1 = l2 * _is_penalised(width_and_one)
+
+    def advance(state):
+        inverse_d1 = 1 / (state.curvature * variance_d1 + l2_d1)
+        direction_dc = -_inverse_hessian_product(state.history, inverse_d1, state.gradient_dc)
+        change_bc = features_bd @ direction_dc
+        slope = jnp.vdot(state.gradient_dc, direction_dc)
+        penalty_slope = jnp.vdot(l2_d1 * state.weights_dc, direction_dc)
+        penalty_curvature = jnp.vdot(l2_d1 * direction_dc, direction_dc)
+
+        def slope_and_curvature(length):
+            _, residual_bc = cross_entropy(state.logits_bc + length * change_bc, is_label_bc)
+            probability_bc = residual_bc + is_label_bc
+            centred_bc = change_bc - jnp.sum(probability_bc * change_bc, axis=-1, keepdims=True)
+            return (
+                jnp.vdot(residual_bc, change_bc) / images + penalty_slope + length * penalty_curvature,
+                jnp.vdot(probability_bc, centred_bc**2) / images + penalty_curvature,
+            )
+
+        converged = -slope / 2 <= TOLERANCE * state.value
+        length = jnp.where(converged, 0, _line_minimum(slope_and_curvature, SLOPE_TOLERANCE * jnp.abs(slope)))
+        step_dc = length * direction_dc
+        weights_dc = state.weights_dc + step_dc
+        logits_bc = state.logits_bc + length * change_bc
+        value, gradient_dc = _value_and_gradient(features_bd, is_label_bc, l2, weights_dc, logits_bc)
+
+        bend_dc = gradient_dc - state.gradient_dc
+        seen = jnp.vdot(bend_dc - l2_d1 * step_dc, step_dc) / jnp.vdot(variance_d1 * step_dc, step_dc)
+        return _State(
+            iteration=state.iteration + 1,
+            converged=converged,
+            weights_dc=weights_dc,
+            logits_bc=logits_bc,
+            value=value,
+            gradient_dc=gradient_dc,
+            curvature=jnp.where(seen > 0, seen, state.curvature),
+            history=jax.tree.map(
+                lambda pairs, newest: jnp.append(pairs[1:], newest[None], axis=0), state.history, (step_dc, bend_dc)
+            ),
+        )
+
+    logits_bc = features_bd @ weights_dc
+    value, gradient_dc = _value_and_gradient(features_bd, is_label_bc, l2, weights_dc, logits_bc)
+    state = _State(
+        iteration=0,
+        converged=jnp.array(False),
+        weights_dc=weights_dc,
+        logits_bc=logits_bc,
+        value=value,
+        gradient_dc=gradient_dc,
+        curvature=1 / weights_dc.shape[1],
+        history=(jnp.zeros((HISTORY, *weights_dc.shape)),) * 2,
+    )
+    return jax.lax.while_loop(
+        lambda state: (state.iteration < MAX_ITERATIONS) & ~state.converged, advance, state
+    ).weights_dc
 
 
-def cross_entropy(logits_sbc, is_label_1bc):
-    """Loss (s, b) in nats and its gradient in the logits, accurate relative to themselves however small they are."""
-    margin_sbc = logits_sbc - jnp.sum(logits_sbc, axis=-1, keepdims=True, where=is_label_1bc)
-    top_sb1 = margin_sbc.max(axis=-1, keepdims=True)
-    wrong_sbc = jnp.where(is_label_1bc, 0, jnp.exp(margin_sbc - top_sb1))
-    wrong_sb1 = wrong_sbc.sum(axis=-1, keepdims=True)
-    loss_sb1 = top_sb1 + jnp.log1p(wrong_sb1 + jnp.expm1(-top_sb1))
-    return loss_sb1[..., 0], jnp.where(is_label_1bc, -wrong_sb1, wrong_sbc) / (wrong_sb1 + jnp.exp(-top_sb1))
+def _is_penalised(width_and_one):
+    """(d, 1): 1 for a feature, 0 for the last one, whose weights are the biases."""
+    return (jnp.arange(width_and_one) < width_and_one - 1)[:, None]
 
 
-def _inverse_hessian_product(history, inverse_sd1, gradient_sdc):
+def _value_and_gradient(features_bd, is_label_bc, l2, weights_dc, logits_bc):
+    penalty_dc = l2 * _is_penalised(len(weights_dc)) * weights_dc
+    loss_b, residual_bc = cross_entropy(logits_bc, is_label_bc)
+    value = loss_b.mean() + jnp.vdot(penalty_dc, weights_dc) / 2
+    return value, features_bd.T @ residual_bc / len(features_bd) + penalty_dc
+
+
+def cross_entropy(logits_bc, is_label_bc):
+    """Loss (..., b) in nats and its gradient in the logits, accurate relative to themselves however small they are.
+
+    Leading axes of the logits (..., b, c) broadcast.
+    """
+    margin_bc = logits_bc - jnp.sum(logits_bc, axis=-1, keepdims=True, where=is_label_bc)
+    top_b1 = margin_bc.max(axis=-1, keepdims=True)
+    wrong_bc = jnp.where(is_label_bc, 0, jnp.exp(margin_bc - top_b1))
+    wrong_b1 = wrong_bc.sum(axis=-1, keepdims=True)
+    loss_b1 = top_b1 + jnp.log1p(wrong_b1 + jnp.expm1(-top_b1))
+    return loss_b1[..., 0], jnp.where(is_label_bc, -wrong_b1, wrong_bc) / (wrong_b1 + jnp.exp(-top_b1))
+
+
+def _inverse_hessian_product(history, inverse_d1, gradient_dc):
     """The two-loop recursion of L-BFGS (Nocedal and Wright, 2006, algorithm 7.4), skipping pairs without curvature."""
     steps, bends = history
-    curvature = jax.vmap(_dot)(steps, bends)
+    curvature = jax.vmap(jnp.vdot)(steps, bends)
     rho = jnp.where(curvature > 0, 1 / curvature, 0)
 
-    def newest_first(vector_sdc, pair):
-        step_sdc, bend_sdc, rho_s = pair
-        alpha_s = rho_s * _dot(step_sdc, vector_sdc)
-        return vector_sdc - alpha_s[:, None, None] * bend_sdc, alpha_s
+    def newest_first(vector_dc, pair):
+        step_dc, bend_dc, rho = pair
+        alpha = rho * jnp.vdot(step_dc, vector_dc)
+        return vector_dc - alpha * bend_dc, alpha
 
-    def oldest_first(vector_sdc, pair):
-        step_sdc, bend_sdc, rho_s, alpha_s = pair
-        beta_s = rho_s * _dot(bend_sdc, vector_sdc)
-        return vector_sdc + (alpha_s - beta_s)[:, None, None] * step_sdc, None
+    def oldest_first(vector_dc, pair):
+        step_dc, bend_dc, rho, alpha = pair
+        beta = rho * jnp.vdot(bend_dc, vector_dc)
+        return vector_dc + (alpha - beta) * step_dc, None
 
-    vector_sdc, alpha = jax.lax.scan(newest_first, gradient_sdc, (steps, bends, rho), reverse=True)
-    return jax.lax.scan(oldest_first, inverse_sd1 * vector_sdc, (steps, bends, rho, alpha))[0]
+    vector_dc, alpha = jax.lax.scan(newest_first, gradient_dc, (steps, bends, rho), reverse=True)
+    return jax.lax.scan(oldest_first, inverse_d1 * vector_dc, (steps, bends, rho, alpha))[0]
 
 
-def _line_minimum(slope_and_curvature, tolerance_s):
+def _line_minimum(slope_and_curvature, tolerance):
     """Newton's method for the zero of the slope, kept inside a bracket; along a line the objective is convex."""
 
     def advance(search):
-        evaluations, length_s, low_s, high_s, slope_s, curvature_s = search
-        low_s = jnp.where(slope_s < 0, length_s, low_s)
-        high_s = jnp.where(slope_s < 0, high_s, length_s)
-        newton_s = length_s - slope_s / curvature_s
-        inside_s = (newton_s > low_s) & (newton_s < jnp.minimum(high_s, 16 * length_s))
-        fallback_s = jnp.where(jnp.isinf(high_s), 4 * low_s, (low_s + high_s) / 2)
-        moved_s = jnp.where(inside_s, newton_s, fallback_s)
-        length_s = jnp.where(jnp.abs(slope_s) > tolerance_s, moved_s, length_s)
-        return evaluations + 1, length_s, low_s, high_s, *slope_and_curvature(length_s)
+        evaluations, length, low, high, slope, curvature = search
+        low = jnp.where(slope < 0, length, low)
+        high = jnp.where(slope < 0, high, length)
+        newton = length - slope / curvature
+        is_inside = (newton > low) & (newton < jnp.minimum(high, 16 * length))
+        length = jnp.where(is_inside, newton, jnp.where(jnp.isinf(high), 4 * low, (low + high) / 2))
+        return evaluations + 1, length, low, high, *slope_and_curvature(length)
 
     def searching(search):
-        evaluations, _, _, _, slope_s, _ = search
-        return (evaluations < MAX_EVALUATIONS) & jnp.any(jnp.abs(slope_s) > tolerance_s)
+        evaluations, _, _, _, slope, _ = search
+        return (evaluations < MAX_EVALUATIONS) & (jnp.abs(slope) > tolerance)
 
-    one_s = jnp.ones_like(tolerance_s)
-    search = (1, one_s, 0 * one_s, jnp.inf * one_s, *slope_and_curvature(one_s))
+    search = (1, jnp.array(1.0), jnp.array(0.0), jnp.inf, *slope_and_curvature(1.0))
     return jax.lax.while_loop(searching, advance, search)[1]

@@ -1,5 +1,7 @@
 """The train state, born sharded, and the pure step that updates it."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -24,22 +26,24 @@ class TrainState:
 
 def abstract_params(model: ImageGPT, mesh: Mesh) -> dict:
     """Shapes, types and shardings of the parameters: what a checkpoint is restored onto."""
-    return _abstract(lambda: _draw_params(model, 0), mesh)
+    return _abstract(lambda: _draw_params(model, jax.random.key(0)), mesh)
 
 
 def abstract_state(model: ImageGPT, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of the whole state."""
-    return _abstract(lambda: _draw_state(model, optimizer, 0), mesh)
+    return _abstract(lambda: _first_state(_draw_params(model, jax.random.key(0)), optimizer), mesh)
 
 
 def init_params(model: ImageGPT, seed: int, mesh: Mesh) -> dict:
     """Draws the parameters with the released code's initialisers, every device its own shards only."""
-    return _materialise(lambda: _draw_params(model, seed), mesh)
+    return _initialiser(model, mesh)(jax.random.key(seed))
 
 
 def init_state(model: ImageGPT, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
     """Draws the parameters as `init_params` does, with the optimiser's state, at step 0."""
-    return _materialise(lambda: _draw_state(model, optimizer, seed), mesh)
+    state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
+    start = jax.jit(lambda params: _first_state(params, optimizer), out_shardings=state_sharding, donate_argnums=0)
+    return start(init_params(model, seed, mesh))
 
 
 def train_step(
@@ -76,13 +80,19 @@ def compile_step(
     )
 
 
-def _draw_params(model, seed):
+@functools.cache  # the untrained baseline starts as the training did, and need not compile again
+def _initialiser(model, mesh):
+    sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(model, mesh))
+    return jax.jit(lambda key: nn.unbox(_draw_params(model, key)), out_shardings=sharding)
+
+
+def _draw_params(model, key):
     tokens_bt = jnp.zeros((1, model.config.context), jnp.int32)
-    return model.init(jax.random.key(seed), tokens_bt, method="features")["params"]
+    rolled = ImageGPT(dataclasses.replace(model.config, unroll=1))  # draws the same, and compiles faster
+    return rolled.init(key, tokens_bt, method="features")["params"]
 
 
-def _draw_state(model, optimizer, seed):
-    params = _draw_params(model, seed)
+def _first_state(params, optimizer):
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -93,7 +103,3 @@ def _abstract(draw, mesh):
         nn.unbox(boxed),
         shardings(boxed, mesh),
     )
-
-
-def _materialise(draw, mesh):
-    return jax.jit(lambda: nn.unbox(draw()), out_shardings=shardings(jax.eval_shape(draw), mesh))()
