@@ -13,11 +13,12 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from igpt_jax.config import RunConfig
+from igpt_jax.config import DataConfig, RunConfig
 from igpt_jax.errors import InputError
 
 COMMANDS = {
-    "palette": "fit the colours that a config asks for, and show them",
+    "palette": "fit colours to the training images of a source, and show them",
+    "tokens": "write every split of a source as tokens, once",
     "train": "pretrain, evaluate and draw the report; run again to resume",
     "evaluate": "measure the newest checkpoint: held-out likelihood and linear probes",
     "sample": "draw new images from the newest checkpoint",
@@ -51,8 +52,8 @@ def main(argv: list[str]) -> int:
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
             return 0
         config, workdir = _parse(options, argv)
-        if name in ("palette", "train") and config is None:
-            raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
+        if name == "train" and config is None:
+            raise InputError("--config=FILE is missing; train needs one, such as experiments/digits.py")
         command = importlib.import_module(f"igpt_jax.commands.{name}").main
         if "distributed" in options:
             importlib.import_module("igpt_jax.parallel.processes").join(options.distributed)
@@ -70,6 +71,9 @@ def _define_flags(command, argv):
         flags.DEFINE_string("output", None, "New directory.", flag_values=options)
         flags.DEFINE_string("to", None, "Format: huggingface, openai or igpt (a work dir).", flag_values=options)
         flags.DEFINE_string("palette", None, "Colours (.npy) where the input has none.", flag_values=options)
+        return options
+    if command in ("palette", "tokens"):
+        _define_source_flags(command, options)
         return options
     config_flags.DEFINE_config_file(
         "config",
@@ -93,6 +97,27 @@ def _define_flags(command, argv):
         flags.DEFINE_integer("seed", 0, "Of the draws.", flag_values=options)
         flags.DEFINE_string("out", None, "Directory for the images; WORKDIR/samples if not given.", flag_values=options)
     return options
+
+
+def _define_source_flags(command, options):
+    data = DataConfig()
+    flags.DEFINE_string("source", None, "digits, photos, a TFDS image set, or folder:PATH.", flag_values=options)
+    flags.DEFINE_string("directory", data.directory, "Where TFDS prepares data sets.", flag_values=options)
+    flags.DEFINE_integer("resolution", 32, "Pixels a side, as the model will see them.", flag_values=options)
+    flags.DEFINE_string("filter", data.filter, "Of the resampling: area, bilinear, bicubic.", flag_values=options)
+    flags.DEFINE_string("on_error", data.on_error, "Images that cannot be decoded: fail, skip.", flag_values=options)
+    flags.DEFINE_integer("seed", 0, "Of what is drawn.", flag_values=options)
+    if command == "palette":
+        flags.DEFINE_integer("size", 512, "Colours, 2 to 65,536.", flag_values=options)
+        flags.DEFINE_integer("pixels", 1_000_000, "Pixels to fit.", flag_values=options)
+        flags.DEFINE_integer("iterations", 100, "Of k-means, at most.", flag_values=options)
+        flags.DEFINE_string("out", "palette.npy", "File; a picture goes beside it.", flag_values=options)
+    else:
+        flags.DEFINE_string("palette", None, "Colours (.npy).", flag_values=options)
+        flags.DEFINE_integer("crops", 1, "Random crops of a training image; 0: one, central.", flag_values=options)
+        flags.DEFINE_string("augmentation", data.augmentation, "Of the crops; as config.data.", flag_values=options)
+        flags.DEFINE_bool("fold_validation", False, "Count the held-out images as training's.", flag_values=options)
+        flags.DEFINE_string("out", None, "New directory.", flag_values=options)
 
 
 def _describe(options):

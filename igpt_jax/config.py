@@ -81,14 +81,33 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the images come from, and how many make a step."""
+    """Where the images come from, what is done to them, and how many make a step."""
 
-    name: str = "digits"  # a source of igpt_jax.data.sources
+    name: str = "digits"  # digits, photos, any TFDS image set, folder:PATH, or tokens:PATH
     directory: str = ""  # where TFDS prepares data sets; "" is TFDS's own default
     batch_size: int = 128  # images a step, over all processes
+    augmentation: str = (
+        "auto"  # "none", "flip", "crop", "pad_crop_flip", "place", or "auto": the paper's for the source
+    )
+    filter: str = "area"  # of the resampling: "area", "bilinear", "bicubic"; the paper does not name its own
+    fold_validation: bool = False  # train on the held-out images too, as for the paper's final runs
+    on_error: str = "fail"  # an image that cannot be decoded: "fail" names it, "skip" takes the epoch's next instead
+    max_skipped: int = 100  # broken images that "skip" tolerates in one process
+    max_pixels: int = 100_000_000  # encoded images with more are refused before they are decoded
 
     def __post_init__(self):
         _check(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
+        augmentations = ("auto", "none", "flip", "crop", "pad_crop_flip", "place")
+        _check_choice("data.augmentation", self.augmentation, augmentations)
+        _check_choice("data.filter", self.filter, ("area", "bilinear", "bicubic"))
+        _check_choice("data.on_error", self.on_error, ("fail", "skip"))
+        for name in ("max_skipped", "max_pixels"):
+            _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def tolerated(self) -> int:
+        """How many broken images may be skipped."""
+        return self.max_skipped if self.on_error == "skip" else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,11 +185,13 @@ class EvaluateConfig:
 
     every: int = 0  # steps between evaluations; 0 evaluates at the end only
     batch_size: int = 128  # images in one forward pass
+    split: str = "test"  # the images that are measured: "test", or "validation" while options are being chosen
     probe: ProbeConfig = ProbeConfig()
 
     def __post_init__(self):
         _check(self.every >= 0, f"evaluate.every={self.every} must be 0 (end only) or more")
         _check(self.batch_size >= 1, f"evaluate.batch_size={self.batch_size} must be at least 1")
+        _check_choice("evaluate.split", self.split, ("test", "validation"))
 
 
 @dataclasses.dataclass(frozen=True)

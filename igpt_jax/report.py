@@ -11,11 +11,11 @@ from igpt_jax.data.palette import Palette
 INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
 
-def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], palette_size: int) -> None:
+def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], split: str, palette_size: int) -> None:
     """Draws training and held-out loss over steps, in nats per token, and names the ln(v) of a uniform guess."""
     title = f"Loss (a uniform guess over {palette_size} colours: {np.log(palette_size):.2f})"
     figure, axes = _axes(title, "step", "nats per token")
-    for name, label, color in (("nats_per_token", "training", MUTED), ("test/nats_per_token", "test", ACCENT)):
+    for name, label, color in (("nats_per_token", "training", MUTED), (f"{split}/nats_per_token", split, ACCENT)):
         points = [(line["step"], line[name]) for line in metrics if name in line]
         axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 20 else None)
     axes.legend(frameon=False)

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 
-from igpt_jax.commands.palette import draw_palette
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import RunConfig
 from igpt_jax.evaluate.forward import mean_nats, split_features
@@ -16,12 +15,17 @@ from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.parallel.processes import fetch, is_first
-from igpt_jax.report import plot_completions, plot_loss, plot_probe, plot_samples
+from igpt_jax.report import plot_completions, plot_loss, plot_palette, plot_probe, plot_samples
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import abstract_params, init_params
 
-COMPLETED, COMPLETIONS, SAMPLED = 6, 4, 100  # test images completed, completions of each, samples drawn in the report
+PICTURED, COMPLETED, COMPLETIONS, SAMPLED = (
+    12,
+    6,
+    4,
+    100,
+)  # images in the report: of the palette, given, drawn of each, drawn
 
 
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
@@ -39,31 +43,43 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
 
 
 def evaluate(run: Run, params: dict, step: int, start: float) -> None:
-    """Measures and writes evaluation.json, process 0 alone; `start` (of `time.perf_counter`) begins its seconds."""
-    trained = probe_features(run, params)
-    untrained = probe_features(run, init_params(run.model, run.config.seed, run.mesh))
-    raw_pixels = probe_pixels(run)
+    """Measures, process 0 writing evaluation.json; `start` (of `time.perf_counter`) begins its seconds.
+
+    Images without labels are not probed.
+    """
+    split = run.config.evaluate.split
     result = {
         "step": step,
-        "nats_per_token": {"test": mean_nats(run.model, params, run.examples(run.test), run.mesh)},
-        "probe": {
-            "layers": trained.accuracy_l,
-            "layer_numbers": trained.layers,
-            "held_out": trained.held_out_accuracy_l,
-            "l2": trained.l2_l,
-            "best_layer": trained.best_layer,
-            "accuracy": trained.accuracy,
-            "raw_pixels": raw_pixels.accuracy,
-            "untrained": untrained.accuracy,
-        },
-        "wall_seconds": time.perf_counter() - start,
+        "nats_per_token": {split: mean_nats(run.model, params, run.examples(run.test), run.mesh)},
     }
+    if run.train.classes:
+        result["probe"] = _measure_probes(run, params)
     if not is_first():
         return
+    result["wall_seconds"] = time.perf_counter() - start
     (run.workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"test: {result['nats_per_token']['test']:.4f} nats/token")
-    print(f"linear probe: {trained.accuracy:.1f} % at layer {trained.best_layer} of {run.config.model.layers}")
-    print(f"baselines: raw pixels {raw_pixels.accuracy:.1f} %, the same network untrained {untrained.accuracy:.1f} %")
+    print(f"{split}: {result['nats_per_token'][split]:.4f} nats/token")
+    if run.train.classes:
+        found, layers = result["probe"], run.config.model.layers
+        print(f"linear probe: {found['accuracy']:.1f} % at layer {found['best_layer']} of {layers}")
+        print(
+            f"baselines: raw pixels {found['raw_pixels']:.1f} %, the same network untrained {found['untrained']:.1f} %"
+        )
+
+
+def _measure_probes(run, params):
+    trained = probe_features(run, params)
+    untrained = probe_features(run, init_params(run.model, run.config.seed, run.mesh))
+    return {
+        "layers": trained.accuracy_l,
+        "layer_numbers": trained.layers,
+        "held_out": trained.held_out_accuracy_l,
+        "l2": trained.l2_l,
+        "best_layer": trained.best_layer,
+        "accuracy": trained.accuracy,
+        "raw_pixels": probe_pixels(run).accuracy,
+        "untrained": untrained.accuracy,
+    }
 
 
 def probe_features(run: Run, params: dict) -> ProbeResult:
@@ -102,12 +118,13 @@ def report(run: Run, params: dict) -> None:
     if not is_first():
         return
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
-    last = {"step": evaluation["step"], "test/nats_per_token": evaluation["nats_per_token"]["test"]}
-    plot_loss(directory / "loss.png", [*read_metrics(run.workdir / "metrics.jsonl"), last], len(run.palette))
-    found = evaluation["probe"]
-    baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
-    plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], found["layers"], baselines)
-    draw_palette(run)
+    split = run.config.evaluate.split
+    last = {"step": evaluation["step"], f"{split}/nats_per_token": evaluation["nats_per_token"][split]}
+    plot_loss(directory / "loss.png", [*read_metrics(run.workdir / "metrics.jsonl"), last], split, len(run.palette))
+    if found := evaluation.get("probe"):
+        baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
+        plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], found["layers"], baselines)
+    plot_palette(directory / "palette.png", run.palette, run.pictures(PICTURED))
     print(f"pictures: {directory}")
 
 

@@ -1,23 +1,48 @@
-"""Fits a run's palette and draws it."""
+"""Fits a palette to the training images of a source and draws it."""
 
 import pathlib
 
-from igpt_jax.commands.run import Run
-from igpt_jax.config import RunConfig
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.config import DataConfig
+from igpt_jax.data import kmeans
+from igpt_jax.data.augment import augmentations
+from igpt_jax.data.colors import count_colors
+from igpt_jax.data.pipeline import originals
+from igpt_jax.data.sources import load_source
+from igpt_jax.errors import InputError
 from igpt_jax.report import plot_palette
 
-
-def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
-    """Writes WORKDIR/palette.npy and WORKDIR/report/palette.png."""
-    del options
-    run = Run.open(config, workdir)
-    if not is_first():
-        return
-    print(f"{workdir / 'palette.npy'}: {len(run.palette)} colours, hash {run.palette.hash}")
-    draw_palette(run)
+_SHOWN = 12  # training images
 
 
-def draw_palette(run: Run) -> None:
-    """Shows the colours, and test images beside their quantised selves, in report/palette.png."""
-    plot_palette(run.workdir / "report" / "palette.png", run.palette, run.test.images[:12])
+def main(config, workdir, options) -> None:
+    """Writes --out (.npy) and, beside it, a picture of the colours and of images before and after them (.png)."""
+    del config, workdir
+    if not 2 <= options.size <= 65536:
+        raise InputError(f"--size={options.size} must lie in 2 to 65536")
+    for name in ("pixels", "iterations", "resolution"):
+        if options[name].value < 1:
+            raise InputError(f"--{name}={options[name].value} must be at least 1")
+    out = pathlib.Path(options.out)
+    if out.suffix != ".npy":
+        raise InputError(f"--out={out} must end in .npy")
+    data = source_config(options)
+    source = load_source(data, "train")
+    _, central = augmentations(data, options.resolution)
+    colors, counts = count_colors(source, central, pixels=options.pixels, seed=options.seed, max_skipped=data.tolerated)
+    palette, report = kmeans.fit(colors, options.size, counts=counts, seed=options.seed, iterations=options.iterations)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    palette.save(out)
+    shown = next(originals(source, central, batch_size=_SHOWN, max_skipped=data.tolerated, shuffle_seed=options.seed))
+    plot_palette(out.with_suffix(".png"), palette, shown["image"])
+    print(f"{out}: {report.describe(palette)}, hash {palette.hash}")
+
+
+def source_config(options, **settings) -> DataConfig:
+    """The flags that say where images come from, as the data section of a config."""
+    if not options.source or options.source.startswith("tokens:"):
+        raise InputError(
+            f"--source={options.source} names no images; give digits, photos, a TFDS image set, or folder:PATH"
+        )
+    return DataConfig(
+        name=options.source, directory=options.directory, filter=options.filter, on_error=options.on_error, **settings
+    )

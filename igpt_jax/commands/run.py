@@ -12,10 +12,12 @@ from jax.sharding import Mesh
 
 from igpt_jax.config import RunConfig
 from igpt_jax.data import kmeans
-from igpt_jax.data.augment import augmentations
+from igpt_jax.data.augment import Augmentation, augmentations
+from igpt_jax.data.colors import count_colors
 from igpt_jax.data.palette import Palette
-from igpt_jax.data.pipeline import batches, examples
-from igpt_jax.data.sources import Source, load_source
+from igpt_jax.data.pipeline import batches, examples, originals
+from igpt_jax.data.records import Source, TokenSource
+from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import with_masks
 from igpt_jax.model.image_gpt import ImageGPT
@@ -24,7 +26,10 @@ from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_
 from igpt_jax.train.optimizer import learning_rate_schedule
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
-FIXED = ("seed", "steps", "model", "data.name", "data.batch_size", "palette", "objective", "optimizer")
+FIXED = (
+    *("seed", "steps", "model", "palette", "objective", "optimizer"),
+    *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,61 +86,78 @@ class Run:
         Every process takes the colours that process 0 has.
         """
         path, given = self.workdir / "palette.npy", self.config.palette.path
-        chosen = Palette.load(given) if given else None
+        known = {}
         if path.exists():
-            palette = Palette.load(path)
-            if chosen and chosen != palette:
+            known[str(path)] = Palette.load(path)
+        if isinstance(self.train, TokenSource) and self.train.palette:
+            known[self.config.data.name] = self.train.palette
+        if given:
+            known[f"palette.path={given}"] = Palette.load(given)
+        (name, palette), *others = known.items() or [("the fit", self._fit_palette())]
+        for other, colors in others:
+            if colors != palette:
                 raise InputError(
-                    f"{path} has hash {palette.hash}, but palette.path={given} has {chosen.hash}; use another --workdir"
+                    f"{name} has the palette {palette.hash}, but {other} has {colors.hash}; use one palette for both, "
+                    "and another --workdir for another palette"
                 )
-        else:
-            palette = chosen or self._fit_palette()
         if len(palette) != self.config.model.vocabulary:
             raise InputError(
                 f"the palette has {len(palette)} colours, but model.vocabulary={self.config.model.vocabulary}; "
                 f"set model.vocabulary={len(palette)} or another palette"
             )
-        return Palette(from_first(palette.colors))
+        agreed = Palette(from_first(palette.colors))
+        return palette if agreed == palette else agreed  # the one that was loaded knows where its table lies
 
     def _fit_palette(self):
-        pixels = self.train.images.reshape(-1, 3)
-        chosen = np.random.default_rng(self.config.seed).permutation(len(pixels))[: self.config.palette.pixels]
+        if isinstance(self.train, TokenSource):
+            raise InputError(
+                f"data.name={self.config.data.name} does not say which colours its tokens are; set palette.path"
+            )
+        colors, counts = count_colors(
+            self.train,
+            self._augmentations[1],
+            pixels=self.config.palette.pixels,
+            seed=self.config.seed,
+            max_skipped=self.config.data.tolerated,
+        )
         palette, report = kmeans.fit(
-            pixels[chosen],
+            colors,
             self.config.model.vocabulary,
+            counts=counts,
             seed=self.config.seed,
             iterations=self.config.palette.iterations,
         )
         if is_first():
-            print(
-                f"palette: {len(palette)} colours for {len(chosen):,} pixels, "
-                f"mean squared error {report.mean_squared_error:.2f}, PSNR {report.psnr:.1f} dB, {report.dead} dead"
-            )
+            print(f"palette: {report.describe(palette)}")
         return palette
 
     @functools.cached_property
     def train(self) -> Source:
         """The training images."""
-        return load_source(self.config.data.name, "train", self.config.data.directory)
+        return load_source(self.config.data, "train")
 
     @functools.cached_property
     def test(self) -> Source:
-        """The test images."""
-        return load_source(self.config.data.name, "test", self.config.data.directory)
+        """The images of `config.evaluate.split`."""
+        return load_source(self.config.data, self.config.evaluate.split)
+
+    @functools.cached_property
+    def _augmentations(self) -> tuple[Augmentation, Augmentation]:
+        return augmentations(self.config.data, self.config.model.resolution)
 
     def batches_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's part of the training batches from a step on."""
-        augmentation, _ = augmentations(self.config.data.name, self.config.model.resolution)
         index, count = batch_share(self.mesh)
         return batches(
             self.train,
             self.palette,
-            augmentation,
+            self._augmentations[0],
             seed=self.config.seed,
             batch_size=self.config.data.batch_size,
             start_step=step,
             process_index=index,
             process_count=count,
+            max_skipped=self.config.data.tolerated,
         )
 
     def examples(self, source: Source, augmented_epochs: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -143,17 +165,25 @@ class Run:
 
         For a BERT model with the masks of evaluation.
         """
-        training, evaluation = augmentations(self.config.data.name, self.config.model.resolution)
+        training, evaluation = self._augmentations
         found = examples(
             source,
             self.palette,
             training if augmented_epochs else evaluation,
             batch_size=self.config.evaluate.batch_size,
             epochs=augmented_epochs or 1,
+            max_skipped=self.config.data.tolerated,
         )
         if self.config.model.causal:
             return found
         return with_masks(found, self.config.objective.mask_rate, self.config.seed)
+
+    def pictures(self, n: int) -> np.ndarray:
+        """The first n evaluation images at the model's resolution, (n, r, r, 3) uint8; of tokens, their colours."""
+        if isinstance(self.test, TokenSource):
+            return self.palette.decode(next(self.examples(self.test))["tokens"][:n])
+        stream = originals(self.test, self._augmentations[1], batch_size=n, max_skipped=self.config.data.tolerated)
+        return next(stream)["image"]
 
 
 def saved_config(workdir: pathlib.Path) -> RunConfig:

@@ -19,10 +19,13 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
     run = Run.open(config, workdir)
 
     def measure(params):
+        nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
+        scalars = {f"{config.evaluate.split}/nats_per_token": nats}
+        if not run.train.classes:
+            return scalars
         probe = probe_features(run, params)
         accuracies = {f"probe/layer_{n:02d}": x for n, x in zip(probe.layers, probe.accuracy_l, strict=True)}
-        nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
-        return {"test/nats_per_token": nats, "probe/accuracy": probe.accuracy} | accuracies
+        return scalars | {"probe/accuracy": probe.accuracy} | accuracies
 
     state = fit(
         config,

@@ -1,16 +1,19 @@
-"""Fitting a palette: Lloyd's k-means on the distinct colours of a sample of pixels, in JAX."""
+"""Fitting a palette: Lloyd's k-means on the distinct colours of a sample of pixels."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
+from scipy.spatial import cKDTree
 
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 
-_START_COLOURS = 2**17  # distinct colours, at most, among which k-means++ chooses its starts
-_CHUNK = 1024  # colours whose distances to every centre are held at once
+_SAMPLE = 2**17  # distinct colours, at most, among which k-means++ chooses its starts and that are fitted first
+_GREEDY = 4096  # starts, at most, that are each the best of several candidates
+_LEAST_GAIN = 1e-4  # of the inertia in an iteration: less ends the fit
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # Rec. 709
 
 
@@ -22,22 +25,34 @@ class Report:
       mean_squared_error: per channel, in units of 0..255, before decoding rounds the colours to uint8.
       psnr: the same in dB, 10 log10(255**2 / mean_squared_error).
       dead: colours that no pixel of the sample uses.
-      inertia: sum of squared distances, in units of 0..255, at each iteration; it falls strictly.
+      inertia: sum of squared distances, in units of 0..255, at each iteration over all pixels.
+      pixels: how many were fitted.
     """
 
     mean_squared_error: float
     psnr: float
     dead: int
     inertia: tuple[float, ...]
+    pixels: int
+
+    def describe(self, palette: Palette) -> str:
+        """One line for people."""
+        return (
+            f"{len(palette)} colours for {self.pixels:,} pixels, mean squared error {self.mean_squared_error:.2f}, "
+            f"PSNR {self.psnr:.1f} dB, {self.dead} dead"
+        )
 
 
-def fit(pixels: np.ndarray, size: int, *, seed: int = 0, iterations: int = 100) -> tuple[Palette, Report]:
+def fit(
+    pixels: np.ndarray, size: int, *, counts: np.ndarray | None = None, seed: int = 0, iterations: int = 100
+) -> tuple[Palette, Report]:
     """Fits `size` colours to pixels, the same ones for the same seed, ordered from dark to light.
 
-    pixels: (n, 3) uint8 RGB.  Equal pixels are merged and weighted by their count, which changes no result and makes
-    photographs several times cheaper.  Greedy k-means++ (Arthur and Vassilvitskii 2007) starts from at most 131,072
-    distinct colours drawn by the seed; Lloyd iterations then use all of them, until the inertia no longer falls or
-    `iterations` are done.  A colour left without pixels moves to the pixels that are worst served.
+    pixels: (n, 3) uint8 RGB.  counts: (n,) integers, how often each occurs; None: once.  Equal pixels are merged and
+    weighted by their count, which changes no result and makes photographs several times cheaper.  k-means++ (Arthur
+    and Vassilvitskii 2007), greedy up to 4,096 colours, and Lloyd iterations first see at most 131,072 distinct
+    colours drawn by the seed, then all of them, until an iteration lowers the inertia by less than a ten-thousandth
+    or `iterations` are done.  A colour left without pixels moves to those that are worst served.
 
     Raises:
       InputError: pixels of another shape or dtype, or fewer distinct colours than `size`.
@@ -45,42 +60,58 @@ def fit(pixels: np.ndarray, size: int, *, seed: int = 0, iterations: int = 100) 
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3:
         raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected uint8 (n, 3)")
-    codes, counts = np.unique(pixels.astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
+    codes, place = np.unique(pixels.astype(np.int32) @ (1 << 16, 1 << 8, 1), return_inverse=True)
+    counts = np.bincount(place, counts, len(codes))
     if not 1 <= size <= len(codes):
         raise InputError(
             f"cannot fit {size} colours to pixels of {len(codes)} distinct colours; "
-            f"choose 1 to {len(codes)} colours (model.vocabulary), or sample more pixels (palette.pixels)"
+            f"choose 1 to {len(codes)} colours, or sample more pixels"
         )
     points = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.float32)
-    centres = _start(points, counts, size, seed)
-    inertia = []
-    for _ in range(iterations):
-        nearest, distances = _nearest(points, centres)
-        total = float(counts @ distances)
-        if inertia and total >= inertia[-1]:
-            break
-        inertia.append(total)
-        centres = _means(points, counts, nearest, distances, size)
+    sample = _sample(points, counts, seed)
+    centres = _start(*sample, size, seed)
+    if len(sample[0]) < len(points):
+        centres, _ = _lloyd(*sample, centres, iterations)
+    centres, inertia = _lloyd(points, counts, centres, iterations)
     palette = Palette(centres[np.argsort(centres @ _LUMINANCE, kind="stable")] / 127.5 - 1)
     nearest, distances = _nearest(points, 127.5 * (palette.colors.astype(np.float64) + 1))
-    mean_squared_error = float(counts @ distances) / pixels.size
+    mean_squared_error = float(counts @ distances) / counts.sum() / 3
     psnr = 10 * np.log10(255**2 / mean_squared_error) if mean_squared_error > 0 else np.inf
     dead = size - len(np.unique(nearest))
-    return palette, Report(mean_squared_error, float(psnr), dead, tuple(inertia))
+    return palette, Report(mean_squared_error, float(psnr), dead, tuple(inertia), int(counts.sum()))
 
 
-def _start(points: np.ndarray, counts: np.ndarray, size: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    if len(points) > _START_COLOURS:
-        chosen = rng.choice(len(points), _START_COLOURS, replace=False)
-        points, counts = points[chosen], counts[chosen]
-    first = points[rng.choice(len(points), p=counts / counts.sum())]
+def _sample(points, counts, seed):
+    if len(points) <= _SAMPLE:
+        return points, counts
+    chosen = np.random.default_rng(seed).choice(len(points), _SAMPLE, replace=False)
+    return points[chosen], counts[chosen]
+
+
+def _lloyd(points, counts, centres, iterations):
+    """Returns the centres and the inertia at each iteration."""
+    inertia = []
+    with tqdm.tqdm(total=iterations, desc="k-means", unit="iteration", leave=False, disable=None) as bar:
+        while len(inertia) < iterations and not _settled(inertia):
+            nearest, distances = _nearest(points, centres)
+            inertia.append(float(counts @ distances))
+            centres = _means(points, counts, nearest, distances, len(centres))
+            bar.update()
+    return centres, inertia
+
+
+def _settled(inertia):
+    return len(inertia) > 1 and inertia[-2] - inertia[-1] <= _LEAST_GAIN * inertia[-2]
+
+
+def _start(points, counts, size, seed):
+    first = points[np.random.default_rng(seed).choice(len(points), p=counts / counts.sum())]
     return np.asarray(_plus_plus(points, counts.astype(np.float32), first, jax.random.key(seed), size))
 
 
 def _plus_plus(points, weights, first, key, size):
     """Each new centre is the best of a few candidates drawn in proportion to weighted squared distance."""
-    trials = 2 + int(np.log(size))
+    trials = 2 + int(np.log(size)) if size <= _GREEDY else 1
 
     def add(i, carry):
         centres, distances = carry
@@ -103,19 +134,9 @@ def _squared_distance(a, b):
     return red * red + green * green + blue * blue
 
 
-@jax.jit
-def _assign(points, centres):
-    def nearest(point):
-        # Two passes are far faster than argmin on a CPU; the barrier makes both read the same numbers.
-        distances = jax.lax.optimization_barrier(_squared_distance(point, centres))
-        return jnp.where(distances == distances.min(), jnp.arange(len(centres)), len(centres)).min()
-
-    return jax.lax.map(nearest, points, batch_size=_CHUNK)
-
-
 def _nearest(points, centres):
-    nearest = np.asarray(_assign(points, centres.astype(np.float32)))
-    return nearest, ((points - centres[nearest]) ** 2).sum(1)
+    distances, nearest = cKDTree(centres).query(points, workers=-1)
+    return nearest, distances**2
 
 
 def _means(points, counts, nearest, distances, size):

@@ -1,5 +1,6 @@
 """The palette: images to colour tokens in raster order, and back."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,6 +13,8 @@ import numpy as np
 from igpt_jax.errors import InputError
 
 _CELL = 8  # levels a side of the cells that share their candidate colours: 8 builds fastest for 512 colours
+
+_CHUNK = 2**14  # pixels that are encoded at once, in the cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class Palette:
     """
 
     colors: np.ndarray
+    _directory: pathlib.Path | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         colors = np.array(self.colors, np.float32)
@@ -47,23 +51,19 @@ class Palette:
     def load(cls, path: str | os.PathLike) -> "Palette":
         """Reads the .npy file that `save` wrote, or the released one.  Raises InputError if it holds no palette."""
         try:
-            colors = np.load(path, allow_pickle=False)
-            return cls(colors)
+            palette = cls(np.load(path, allow_pickle=False))
         except FileNotFoundError:
             raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colours in [-1, 1]") from None
         except (OSError, EOFError, ValueError, TypeError) as error:
             raise InputError(f"{path} is not a palette: {error}") from error
+        object.__setattr__(palette, "_directory", pathlib.Path(path).parent)
+        return palette
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the colours as .npy; a reader finds the old file or the whole new one, never a part."""
         path = pathlib.Path(path)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            with partial.open("wb") as file:
-                np.save(file, self.colors)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        _write_array(path, self.colors)
+        object.__setattr__(self, "_directory", path.parent)
 
     @functools.cached_property
     def hash(self) -> str:
@@ -93,9 +93,14 @@ class Palette:
             raise InputError(f"images are {images.dtype}; expected uint8 in 0..255; round and convert them first")
         if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
             raise InputError(f"images have shape {images.shape}; expected (b, r, r, 3); crop them to a square first")
-        red, green, blue = np.moveaxis(images.astype(np.int32), -1, 0)
-        tokens = self.table[red << 16 | green << 8 | blue].astype(np.int32)
-        return einops.rearrange(tokens, "b row column -> b (row column)")
+        levels = np.append(images.reshape(-1), np.uint8(0))
+        tokens = np.empty(len(levels) // 3, np.int32)
+        # Each pixel and the byte after it are one big-endian number: red, green, blue, and what is shifted out.
+        codes = np.ndarray(len(tokens), ">u4", levels, strides=(3,))
+        for start in range(0, len(tokens), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            tokens[chunk] = self.table.take(codes[chunk].astype(np.intp) >> 8, mode="clip")
+        return tokens.reshape(len(images), -1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Paints tokens with their colours.
@@ -121,8 +126,21 @@ class Palette:
     def table(self) -> np.ndarray:
         """The nearest colour of every uint8 pixel: (2**24,) uint16, indexed by red << 16 | green << 8 | blue.
 
-        Exact.  Floating-point addition is monotone, so within a cell of 8x8x8 pixels a colour whose least distance
-        exceeds another's greatest can win nowhere; six of 512 remain on average, and the build takes a second or two.
+        A palette that was loaded or saved keeps it beside its file as HASH.table.npy, 32 MiB that may be deleted.
+        """
+        cache = self._directory and self._directory / f"{self.hash}.table.npy"
+        if cache and (table := _read_table(cache)) is not None:
+            return table
+        table = self._build_table()
+        table.setflags(write=False)
+        if cache:
+            with contextlib.suppress(OSError):  # a directory that is full or not ours
+                _write_array(cache, table)
+        return table
+
+    def _build_table(self):
+        """Exact: floating-point addition is monotone, so within a cell of 8x8x8 pixels a colour whose least distance
+        exceeds another's greatest can win nowhere; six of 512 remain on average.
         """
         scale = np.arange(256)[:, None] / 127.5 - 1
         distances = (scale - self.colors.T.astype(np.float64)[:, None, :]) ** 2  # (channel, level, colour)
@@ -139,6 +157,22 @@ class Palette:
                 red_green = red[i][:, None, near] + green[j][:, near]
                 distance = red_green[:, :, None, :] + blue[k][:, near]
                 table[i, :, j, :, k, :] = near[distance.argmin(-1)]
-        table = table.reshape(-1)
-        table.setflags(write=False)
-        return table
+        return table.reshape(-1)
+
+
+def _read_table(path):
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError):
+        return None
+    return table if table.shape == (2**24,) and table.dtype == np.uint16 else None
+
+
+def _write_array(path, array):
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, array)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

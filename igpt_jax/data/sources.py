@@ -1,71 +1,67 @@
-"""Named sources of images, read through TFDS."""
+"""Sources of images by name, and their splits as the paper makes them."""
 
-import contextlib
-import dataclasses
-import io
+from collections.abc import Callable
 
 import numpy as np
 
-from igpt_jax.data import builders
-from igpt_jax.data.tensorflow import tf, tfds
+from igpt_jax.config import DataConfig
+from igpt_jax.data.folder import open_folder, split_folders
+from igpt_jax.data.prepared import EMBEDDED, open_split, prepare
+from igpt_jax.data.records import Source
+from igpt_jax.data.token_files import open_tokens
 from igpt_jax.errors import InputError
 
-BUILDERS = {
-    "digits": builders.Digits,
-    "photos": builders.Photos,
-}
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")
+_HELD_OUT = {"imagenet2012": 0.04} | dict.fromkeys(EMBEDDED, 0.0)  # of the training images; else a tenth
+_PERMUTATION_SEED = 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """One split of a data set, held in memory in its fixed order.
+def load_source(config: DataConfig, split: str) -> Source:
+    """Opens a split of `config.name`, preparing the data set first if need be.
 
-    Attributes:
-      images: (n, h, w, 3) uint8 RGB in 0..255.
-      labels: (n,) int32 in [0, classes).
-      classes: how many labels there are.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    classes: int
-
-    def __len__(self):
-        return len(self.images)
-
-
-def load_source(name: str, split: str, directory: str = "") -> Source:
-    """Reads a split into memory, preparing the data set as array_record files if the directory does not hold it.
-
-    name: a key of `BUILDERS`.  split: "train" or "test".  directory: TFDS's data_dir; "" is TFDS's own default.
+    "train" and "validation" divide the training images by a fixed permutation: 4 % of ImageNet's are held out, none
+    of digits' and photos', and a tenth of any other set's (paper, section 3.1); `config.fold_validation` puts them
+    back.  "test" is the set's own test split, or its validation split where the labels of the test images are not
+    public or there are none; a set without either, such as a plain folder, gives a tenth of its images.
 
     Raises:
-      InputError: an unknown name or split, or a directory that cannot be written.
+      InputError: an unknown name or split, an empty one, or what its files raise.
     """
-    if name not in BUILDERS:
-        raise InputError(f"data.name={name!r} is not a source; choose one of {', '.join(BUILDERS)}")
     if split not in SPLITS:
         raise InputError(f"split {split!r} is not known; choose one of {', '.join(SPLITS)}")
-    builder = _prepare(name, directory)
-    records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    examples = [records[i] for i in range(len(records))]
-    return Source(
-        images=np.stack([tf.io.decode_image(example["image"], channels=3).numpy() for example in examples]),
-        labels=np.array([example["label"] for example in examples], np.int32),
-        classes=builder.info.features["label"].num_classes,
-    )
+    kind, _, path = config.name.partition(":")
+    if kind == "tokens":
+        return open_tokens(path, split, fold_validation=config.fold_validation)
+    if kind == "folder":
+        folders = split_folders(path)
+        return _divide(config, split, folders.keys(), lambda name: open_folder(folders[name]))
+    builder = prepare(config.name, config.directory)
+    return _divide(config, split, builder.info.splits.keys(), lambda name: open_split(builder, name))
 
 
-def _prepare(name: str, directory: str) -> tfds.core.DatasetBuilder:
-    def build():
-        return BUILDERS[name](data_dir=directory or None, file_format="array_record")
+def split_names(config: DataConfig) -> tuple[str, ...]:
+    """The splits that a set of images has: without "validation" where nothing is held out."""
+    return SPLITS if _held_out(config) else ("train", "test")
 
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            build().download_and_prepare()
-    except OSError as error:
-        # Another process may have moved the same files into place first.
-        if not build().is_prepared():
-            raise InputError(f"cannot prepare {name} in data.directory={directory!r}: {error}; name another") from error
-    return build()
+
+def _held_out(config):
+    return 0.0 if config.fold_validation else _HELD_OUT.get(config.name, 0.1)
+
+
+def _divide(config: DataConfig, split: str, available, open_one: Callable[[str], Source]) -> Source:
+    public = ("validation",) if config.name.startswith("imagenet2012") else ("test", "validation")
+    test = next((name for name in public if name in available), None)
+    if split == "test" and test:
+        return open_one(test)
+    if "train" not in available:
+        raise InputError(f"data.name={config.name} has no train split, only {', '.join(available)}; choose another set")
+    whole = open_one("train")
+    tested, validated = (round(fraction * len(whole)) for fraction in (0.0 if test else 0.1, _held_out(config)))
+    order = np.random.RandomState(_PERMUTATION_SEED).permutation(len(whole))
+    rows = dict(zip(("test", "validation", "train"), np.split(order, [tested, tested + validated]), strict=True))
+    if not len(rows[split]):
+        raise InputError(
+            f"data.name={config.name} has {len(whole)} images and data.fold_validation={config.fold_validation}, which "
+            f"leaves none for {split}; choose another split or add images"
+        )
+    return whole.take(np.sort(rows[split]))

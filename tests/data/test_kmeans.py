@@ -58,6 +58,33 @@ def test_counts_weigh_like_repeated_pixels():
     np.testing.assert_allclose(report.inertia[-1], 3 * (3 * 1 + 9), rtol=1e-6)
 
 
+def test_counts_given_are_counts_found(photo_pixels):
+    colors, counts = np.unique(photo_pixels, axis=0, return_counts=True)
+    assert kmeans.fit(colors, 8, counts=counts)[0] == kmeans.fit(photo_pixels, 8)[0]
+
+
+def test_more_distinct_colors_than_the_first_sample_holds_are_all_fitted():
+    pixels = np.random.default_rng(0).integers(0, 256, (200_000, 3), dtype=np.uint8)
+    palette, report = kmeans.fit(pixels, 8)  # of a uniform cube: its eight octants, 63.75 levels from their centres
+    np.testing.assert_allclose(np.sort(np.abs(127.5 * palette.colors), axis=None), 63.75, atol=4)
+    np.testing.assert_allclose(report.mean_squared_error, 127.5**2 / 12, rtol=0.01)
+
+
+def test_gray_pixels_get_gray_colors():
+    gray = np.random.default_rng(0).integers(0, 256, (5000, 1), dtype=np.uint8).repeat(3, axis=1)
+    palette, _ = kmeans.fit(gray, 20)
+    np.testing.assert_array_equal(palette.colors, palette.colors[:, :1].repeat(3, axis=1))
+
+
+@pytest.mark.slow
+def test_as_many_colors_as_a_token_can_name():
+    pixels = np.random.default_rng(0).integers(0, 256, (400_000, 3), dtype=np.uint8)
+    palette, report = kmeans.fit(pixels, 65536, iterations=5)
+    assert len(palette) == 65536
+    assert report.dead == 0
+    assert report.mean_squared_error < 2.5**2  # 65,536 cells of 6.35 levels a side: 3.4 with cubes
+
+
 def test_as_many_colors_as_the_pixels_have_fit_exactly():
     pixels = np.arange(17, dtype=np.uint8)[:, None].repeat(3, axis=1) * 15
     palette, report = kmeans.fit(pixels, 17)

@@ -45,7 +45,6 @@ def test_decode_rounds_to_the_nearest_level():
     assert GRAYS.decode(np.arange(4)[None])[0, :, :, 0].tolist() == [[0, 64], [128, 191]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "palette", [random_palette(512), random_palette(3), symmetric_palette(), Palette([[0.0, 0.0, 0.0]])], ids=len
 )
@@ -57,6 +56,29 @@ def test_the_table_equals_brute_force(palette):
     expected = brute_force(pixels, palette.colors)
     np.testing.assert_array_equal(palette.table[pixels.astype(int) @ (1 << 16, 1 << 8, 1)], expected)
     np.testing.assert_array_equal(palette.encode(pixels.reshape(1, 100, 100, 3)).reshape(-1), expected)
+
+
+@pytest.mark.slow
+def test_the_table_equals_brute_force_on_all_colors():
+    palette = random_palette(512)
+    for red in range(256):
+        levels = np.stack(np.meshgrid([red], np.arange(256), np.arange(256), indexing="ij"), axis=-1).reshape(-1, 3)
+        found = palette.table[red << 16 : (red + 1) << 16]
+        for part in np.split(np.arange(65536), 64):
+            np.testing.assert_array_equal(found[part], brute_force(levels[part], palette.colors))
+
+
+def test_a_table_is_kept_beside_the_palette_and_read_again(tmp_path):
+    Palette(np.random.default_rng(3).uniform(-1, 1, (9, 3))).save(tmp_path / "palette.npy")
+    palette = Palette.load(tmp_path / "palette.npy")
+    cache = tmp_path / f"{palette.hash}.table.npy"
+    expected = np.array(palette.table)
+    np.testing.assert_array_equal(np.load(cache), expected)
+    np.save(cache, expected[::-1])  # what is found there is used
+    np.testing.assert_array_equal(Palette.load(tmp_path / "palette.npy").table, expected[::-1])
+    cache.write_bytes(cache.read_bytes()[:1000])  # unless it is damaged
+    np.testing.assert_array_equal(Palette.load(tmp_path / "palette.npy").table, expected)
+    assert len(np.load(cache)) == 2**24
 
 
 @pytest.mark.slow

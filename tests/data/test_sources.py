@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
-from igpt_jax.data import sources
+from igpt_jax.config import DataConfig
+from igpt_jax.data.prepared import EMBEDDED
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 
@@ -14,7 +15,7 @@ def directory(tmp_path_factory):
 
 def rows(directory, split):
     """Each record's place in scikit-learn's arrays."""
-    builder = sources.BUILDERS["digits"](data_dir=directory, file_format="array_record")
+    builder = EMBEDDED["digits"](data_dir=directory, file_format="array_record")
     return np.array([record["index"] for record in builder.as_data_source(split)])
 
 
@@ -23,7 +24,7 @@ def test_digits_are_scikit_learns_split_in_two(directory):
     levels = np.rint(digits.images * 255 / 16).astype(np.uint8)
     found = []
     for split, size in (("train", 1437), ("test", 360)):
-        source = load_source("digits", split, directory)
+        source = load_source(DataConfig(name="digits", directory=directory), split)
         row = rows(directory, split)
         assert len(source) == size
         np.testing.assert_array_equal(source.images, levels[row][..., None].repeat(3, axis=-1))
@@ -34,7 +35,7 @@ def test_digits_are_scikit_learns_split_in_two(directory):
 
 
 def test_a_source_has_the_promised_types(directory):
-    source = load_source("digits", "test", directory)
+    source = load_source(DataConfig(name="digits", directory=directory), "test")
     assert source.images.shape == (360, 8, 8, 3)
     assert source.images.dtype == np.uint8
     assert source.labels.dtype == np.int32
@@ -43,7 +44,7 @@ def test_a_source_has_the_promised_types(directory):
 
 def test_photos_are_crops_of_disjoint_regions(directory):
     china, flower = load_sample_images().images
-    train, test = (load_source("photos", split, directory) for split in ("train", "test"))
+    train, test = (load_source(DataConfig(name="photos", directory=directory), split) for split in ("train", "test"))
     assert (len(train), len(test), train.classes) == (1450, 130, 2)
     np.testing.assert_array_equal(train.images[0], china[:32, :32])
     np.testing.assert_array_equal(train.images[28], china[:32, 448:480])  # the last of the first row
@@ -53,24 +54,28 @@ def test_photos_are_crops_of_disjoint_regions(directory):
 
 
 def test_a_prepared_source_is_only_read_and_nothing_is_printed(directory, capfd):
-    first = load_source("digits", "train", directory)
+    first = load_source(DataConfig(name="digits", directory=directory), "train")
     capfd.readouterr()
-    again = load_source("digits", "train", directory)
+    again = load_source(DataConfig(name="digits", directory=directory), "train")
     np.testing.assert_array_equal(first.images, again.images)
     assert capfd.readouterr() == ("", "")
 
 
 def test_preparing_prints_nothing(tmp_path, capfd):
-    load_source("digits", "test", str(tmp_path))
+    load_source(DataConfig(name="digits", directory=str(tmp_path)), "test")
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.rglob("*.array_record*"))
 
 
 def test_unknown_names_and_places_are_refused(directory, tmp_path):
-    with pytest.raises(InputError, match=r"data\.name='mnist' is not a source; choose one of digits, photos"):
-        load_source("mnist", "train", directory)
-    with pytest.raises(InputError, match="split 'validation' is not known; choose one of train, test"):
-        load_source("digits", "validation", directory)
+    with pytest.raises(
+        InputError, match=r"data\.name='mnost' is not a source; choose digits, photos, a TFDS image set"
+    ):
+        load_source(DataConfig(name="mnost", directory=directory), "train")
+    with pytest.raises(InputError, match="split 'dev' is not known; choose one of train, validation, test"):
+        load_source(DataConfig(name="digits", directory=directory), "dev")
+    with pytest.raises(InputError, match=r"digits has 1437 images .* leaves none for validation"):
+        load_source(DataConfig(name="digits", directory=directory), "validation")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot prepare digits in data\.directory="):
-        load_source("digits", "train", str(tmp_path / "file"))
+        load_source(DataConfig(name="digits", directory=str(tmp_path / "file")), "train")

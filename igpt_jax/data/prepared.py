@@ -1,0 +1,157 @@
+"""TFDS image sets: prepared once as array_record files, then read at random places."""
+
+import contextlib
+import functools
+import io
+import sys
+
+import numpy as np
+
+from igpt_jax.data import builders
+from igpt_jax.data.records import FileSource, MemorySource
+from igpt_jax.data.tensorflow import tf, tfds
+from igpt_jax.errors import InputError
+
+EMBEDDED = {"digits": builders.Digits, "photos": builders.Photos}
+_MEMORY = 2**30  # bytes: images of one size that take no more are decoded once
+_CHUNK = 64  # records that are read at once
+
+
+def prepare(name: str, directory: str = "") -> tfds.core.DatasetBuilder:
+    """Prepares a set as array_record files, unless the directory holds them already; a download shows its progress.
+
+    name: a key of `EMBEDDED`, or what `tfds.builder` takes.  directory: TFDS's data_dir; "" is TFDS's own default.
+
+    Raises:
+      InputError: an unknown set, one without images, one prepared in another file format, or one that cannot be
+        downloaded or written.
+    """
+    if not _builder(name, directory).is_prepared():
+        builder = _builder(name, directory, file_format="array_record")
+        try:
+            with _announced(name, builder):
+                builder.download_and_prepare()
+        except Exception as error:  # whatever a set's own code raises for a missing or damaged download
+            # Another process may have moved the same files into place first.
+            if not _builder(name, directory).is_prepared():
+                raise InputError(f"cannot prepare {name} in data.directory={directory!r}: {error}") from error
+    builder = _builder(name, directory)
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise InputError(
+            f"{builder.data_dir} is prepared as {', '.join(formats)}, which cannot be read at random places; prepare "
+            f'it again, from the same download, with: python -c "import tensorflow_datasets as tfds; '
+            f"tfds.builder({name!r}, data_dir='NEW', file_format='array_record')"
+            f".download_and_prepare(download_dir='{builder.data_dir_root / 'downloads'}')\", and set data.directory=NEW"
+        )
+    return builder
+
+
+def open_split(builder: tfds.core.DatasetBuilder, split: str) -> MemorySource | FileSource:
+    """One split of a prepared set, in memory if its images have one size and take at most 1 GiB.
+
+    Raises:
+      InputError: the set has no uint8 image, or no such image can be decoded.
+    """
+    image, label = _keys(builder)
+    features = builder.info.features
+    records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    keys = {image: tf.io.FixedLenFeature((), tf.string)} | (
+        {label: tf.io.FixedLenFeature((), tf.int64)} if label else {}
+    )
+
+    def read_one(row):
+        try:
+            return records[int(row)]
+        except (RuntimeError, ValueError):  # damaged on the disk; empty, it is named where it would be decoded
+            return b""
+
+    def read(rows):
+        found = tf.numpy_function(
+            lambda rows: np.array([read_one(row) for row in rows], object), [rows], tf.string, stateful=False
+        )
+        return tf.ensure_shape(found, rows.shape)
+
+    def parse(row, record):
+        del row
+        found = tf.io.parse_single_example(record, keys)
+        return found[image], tf.cast(found[label], tf.int32) if label else tf.constant(0)
+
+    source = FileSource(
+        rows=np.arange(len(records)),
+        classes=features[label].num_classes if label else 0,
+        read=read,
+        parse=parse,
+        name=lambda row: f"{builder.info.full_name}, split {split}, record {row}",
+    )
+    shape = features[image].shape
+    small = None not in shape and len(records) * shape[0] * shape[1] * 3 <= _MEMORY
+    return _into_memory(source) if small else source
+
+
+def _builder(name, directory, **options):
+    try:
+        create = EMBEDDED.get(name) or functools.partial(tfds.builder, name)
+        return create(data_dir=directory or None, **options)
+    except tfds.core.registered.DatasetNotFoundError:
+        raise InputError(
+            f"data.name={name!r} is not a source; choose {', '.join(EMBEDDED)}, a TFDS image set such as imagenet2012, "
+            "cifar10 or stl10, folder:PATH or tokens:PATH"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot open {name} in data.directory={directory!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _announced(name, builder):
+    """The embedded sets take a second, and say nothing; TFDS's words and bars about the others go to stderr."""
+    if name in EMBEDDED:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+        return
+    print(f"preparing {name} once, as array_record files in {builder.data_dir}", file=sys.stderr, flush=True)
+    tfds.display_progress_bar(sys.stderr.isatty())
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        tfds.disable_progress_bar()
+
+
+def _keys(builder):
+    """The names of a set's image and, if it has one, of its label."""
+    features = builder.info.features
+    supervised = builder.info.supervised_keys or (None, None)
+    image, label = (
+        next((key for key in (preferred, *features) if key and isinstance(features[key], kind)), None)
+        for preferred, kind in zip(supervised[:2], (tfds.features.Image, tfds.features.ClassLabel), strict=True)
+    )
+    if image is None or features[image].np_dtype != np.uint8:
+        raise InputError(f"{builder.info.full_name} has no uint8 image among {', '.join(features)}; choose another set")
+    return image, label
+
+
+def _into_memory(source):
+    """Decodes every image of a source whose images have one size."""
+
+    def load(row, record):
+        encoded, label = source.parse(row, record)
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False), label
+
+    rows = tf.data.Dataset.from_tensor_slices(source.rows).batch(_CHUNK)
+    records = rows.map(lambda rows: (rows, source.read(rows))).prefetch(1).unbatch()
+    decoded = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        chunks = list(decoded.batch(_CHUNK).as_numpy_iterator())
+    except tf.errors.OpError:
+        raise InputError(f"{source.complaint(_count_whole(decoded))}; prepare the set again") from None
+    images, labels = (np.concatenate(part) for part in zip(*chunks, strict=True))
+    return MemorySource(images, labels, source.classes)
+
+
+def _count_whole(decoded):
+    count = 0
+    with contextlib.suppress(tf.errors.OpError):
+        for _ in decoded:
+            count += 1
+    return count

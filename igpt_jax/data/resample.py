@@ -1,0 +1,58 @@
+"""Antialiased resampling of a box of an image to the model's resolution, as two small matrix products."""
+
+from collections.abc import Callable
+
+from igpt_jax.data.tensorflow import tf
+
+
+def resample(image: tf.Tensor, box: tf.Tensor, *, resolution: int, kernel: str) -> tf.Tensor:
+    """Shrinks, or enlarges, a box of an image to a square, rounded to the nearest level.
+
+    image: (h, w, 3) uint8 in 0..255.  box: (4,) float32, top, left, height and width in pixels, fractions allowed.
+    kernel: a key of `KERNELS`.  Returns (resolution, resolution, 3) uint8.
+
+    "area" averages exactly what each output pixel covers.  "bilinear" and "bicubic" (Keys, a = -1/2) are Pillow's: the
+    kernel is widened by the reduction, so that nothing aliases, and cut off at the image's edge.
+    """
+    weights = KERNELS[kernel]
+    height, width = tf.unstack(tf.shape(image)[:2])
+    top, left, box_height, box_width = tf.unstack(box)
+    rows = weights(top, box_height, height, resolution)
+    columns = weights(left, box_width, width, resolution)
+    pixels = tf.reshape(tf.cast(image, tf.float32), (height, width * 3))
+    shrunk = tf.matmul(columns, tf.reshape(tf.matmul(rows, pixels), (resolution, width, 3)))
+    return tf.cast(tf.clip_by_value(tf.floor(shrunk + 0.5), 0, 255), tf.uint8)
+
+
+def _area(start, length, size, resolution):
+    edges = start + length / resolution * tf.range(resolution + 1, dtype=tf.float32)
+    pixels = tf.range(size, dtype=tf.float32)
+    overlap = tf.minimum(edges[1:, None], pixels + 1) - tf.maximum(edges[:-1, None], pixels)
+    return _normalise(tf.nn.relu(overlap))
+
+
+def _widened(kernel: Callable):
+    def weights(start, length, size, resolution):
+        step = length / resolution
+        centres = start + step * (tf.range(resolution, dtype=tf.float32) + 0.5)
+        pixels = tf.range(size, dtype=tf.float32) + 0.5
+        return _normalise(kernel(tf.abs(pixels - centres[:, None]) / tf.maximum(step, 1.0)))
+
+    return weights
+
+
+def _triangle(x):
+    return tf.nn.relu(1 - x)
+
+
+def _keys(x):
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return tf.where(x < 1, near, tf.where(x < 2, far, 0.0))
+
+
+def _normalise(weights):
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+KERNELS = {"area": _area, "bilinear": _widened(_triangle), "bicubic": _widened(_keys)}

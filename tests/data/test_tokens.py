@@ -1,0 +1,184 @@
+import json
+
+import numpy as np
+import pytest
+
+from igpt_jax.__main__ import main
+from igpt_jax.config import DataConfig
+from igpt_jax.data.augment import augmentations
+from igpt_jax.data.palette import Palette
+from igpt_jax.data.pipeline import batches, examples
+from igpt_jax.data.sources import load_source
+from igpt_jax.errors import InputError
+
+PALETTE = Palette(np.random.default_rng(0).uniform(-1, 1, (40, 3)))
+
+
+def igpt(*arguments):
+    return main(["igpt_jax", *map(str, arguments)])
+
+
+def tokens_of(path, split, resolution, **options):
+    """Every image of a token source in order: tokens (n, r*r) and labels (n,)."""
+    config = DataConfig(name=f"tokens:{path}", **options)
+    source = load_source(config, split)
+    _, central = augmentations(config, resolution)
+    found = list(examples(source, PALETTE, central, batch_size=7))
+    return np.concatenate([b["tokens"] for b in found]), np.concatenate([b["label"] for b in found]), source
+
+
+@pytest.fixture(scope="module")
+def palette_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("palette") / "palette.npy"
+    PALETTE.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, palette_file):
+    directory = tmp_path_factory.mktemp("tokens") / "photos"
+    arguments = [f"--palette={palette_file}", "--resolution=16", "--crops=2", "--augmentation=crop", "--seed=4"]
+    assert igpt("tokens", "--source=photos", f"--out={directory}", *arguments) == 0
+    return directory
+
+
+def test_written_tokens_read_back_as_what_the_pipeline_makes(written):
+    config = DataConfig(name="photos", augmentation="crop")
+    crop, central = augmentations(config, 16)
+    for split, augmentation, options in (("train", crop, {"epochs": 2, "seed": 4}), ("test", central, {})):
+        tokens, labels, source = tokens_of(written, split, 16)
+        made = list(examples(load_source(config, split), PALETTE, augmentation, batch_size=100, **options))
+        np.testing.assert_array_equal(tokens, np.concatenate([batch["tokens"] for batch in made]))
+        np.testing.assert_array_equal(labels, np.concatenate([batch["label"] for batch in made]))
+        assert source.classes == 2
+        assert source.palette == PALETTE
+    train = tokens_of(written, "train", 16)[0]
+    assert np.any(train[:1450] != train[1450:])  # the second crop is another
+
+
+def test_the_manifest_says_what_made_the_tokens(written):
+    manifest = json.loads((written / "manifest.json").read_text())
+    assert {name: manifest[name] for name in ("source", "resolution", "filter", "palette", "crops", "seed")} == {
+        "source": "photos",
+        "resolution": 16,
+        "filter": "area",
+        "palette": PALETTE.hash,
+        "crops": 2,
+        "seed": 4,
+    }
+    assert {name: split["images"] for name, split in manifest["splits"].items()} == {"train": 2900, "test": 130}
+
+
+def test_training_batches_of_tokens_are_functions_of_seed_and_step(written):
+    config = DataConfig(name=f"tokens:{written}")
+    source, (training, _) = load_source(config, "train"), augmentations(config, 16)
+    whole = batches(source, PALETTE, training, seed=1, batch_size=8)
+    first, second = next(whole), next(whole)
+    np.testing.assert_array_equal(first["tokens"], source.read(first["index"]))
+    part = next(
+        batches(source, PALETTE, training, seed=1, batch_size=8, start_step=1, process_index=1, process_count=2)
+    )
+    np.testing.assert_array_equal(part["tokens"], second["tokens"][4:])
+
+
+def test_an_interrupted_writing_goes_on_after_the_last_whole_shard(written, palette_file, tmp_path, monkeypatch):
+    from igpt_jax.data import token_files
+
+    monkeypatch.setattr(token_files, "_SHARD", 512)
+    arguments = ["tokens", "--source=photos", f"--palette={palette_file}", "--resolution=16", f"--out={tmp_path / 'a'}"]
+    arguments += ["--crops=2", "--augmentation=crop"]
+    assert igpt(*arguments, "--seed=4") == 0
+    expected = tokens_of(written, "train", 16)[0]
+    np.testing.assert_array_equal(tokens_of(tmp_path / "a", "train", 16)[0], expected)
+    (tmp_path / "a" / "manifest.json").rename(tmp_path / "a" / "manifest.partial.json")
+    plan = json.loads((tmp_path / "a" / "manifest.partial.json").read_text())
+    for split in plan["splits"].values():
+        del split["shards"]
+    (tmp_path / "a" / "manifest.partial.json").write_text(json.dumps(plan))
+    for i in (3, 4, 5):
+        (tmp_path / "a" / f"train-{i:05d}.labels.npy").unlink()
+    kept = (tmp_path / "a" / "train-00002.npy").stat().st_mtime_ns
+    assert igpt(*arguments, "--seed=5") == 2  # the beginning of other tokens
+    assert igpt(*arguments, "--seed=4") == 0
+    assert (tmp_path / "a" / "train-00002.npy").stat().st_mtime_ns == kept
+    np.testing.assert_array_equal(tokens_of(tmp_path / "a", "train", 16)[0], expected)
+    assert igpt(*arguments, "--seed=4") == 2  # whole already
+
+
+@pytest.fixture
+def openai(tmp_path):
+    """OpenAI's files in small: one-hot labels, and for CIFAR-10 no validation part."""
+    rng = np.random.default_rng(0)
+    for part, count in (("tr", 20), ("va", 6), ("te", 5)):
+        np.save(tmp_path / f"imagenet_{part}X.npy", rng.integers(0, 40, (count, 16)))
+        np.save(tmp_path / f"imagenet_{part}Y.npy", np.eye(9, dtype=np.float32)[rng.integers(0, 9, count)])
+        if part != "va":
+            np.save(tmp_path / f"cifar10_{part}X.npy", rng.integers(0, 40, (count, 16), dtype=np.uint16))
+    return tmp_path
+
+
+def test_openais_files_are_read_by_what_their_names_begin_with(openai):
+    for split, part in (("train", "tr"), ("validation", "va"), ("test", "te")):
+        tokens, labels, source = tokens_of(openai / "imagenet", split, 4)
+        np.testing.assert_array_equal(tokens, np.load(openai / f"imagenet_{part}X.npy"))
+        np.testing.assert_array_equal(labels, np.load(openai / f"imagenet_{part}Y.npy").argmax(1))
+        assert source.classes == 9
+    folded, labels, _ = tokens_of(openai / "imagenet", "train", 4, fold_validation=True)
+    np.testing.assert_array_equal(
+        folded, np.concatenate([np.load(openai / f"imagenet_{p}X.npy") for p in ("tr", "va")])
+    )
+    assert len(labels) == 26
+    assert tokens_of(openai / "cifar10", "test", 4)[2].classes == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda root: (root / "imagenet_trX.npy").unlink(),
+            r"holds no train tokens: there is neither .*manifest\.json",
+        ),
+        (lambda root: (root / "imagenet_trX.npy").write_bytes(b"no"), r"imagenet_trX\.npy is no array of numbers"),
+        (
+            lambda root: np.save(root / "imagenet_trX.npy", np.zeros((20, 15), int)),
+            r"\(20, 15\); expected integer tokens",
+        ),
+        (
+            lambda root: np.save(root / "imagenet_trY.npy", np.zeros((20, 9))),
+            "neither .* nor .* a single non-zero entry",
+        ),
+        (lambda root: np.save(root / "imagenet_trY.npy", np.eye(9)), "9 labels for 20 images"),
+        (lambda root: np.save(root / "imagenet_trX.npy", np.full((20, 16), 40)), "but the palette has 40 colours"),
+    ],
+)
+def test_damaged_files_are_refused(openai, damage, message):
+    damage(openai)
+    with pytest.raises(InputError, match=message):
+        tokens_of(openai / "imagenet", "train", 4)
+
+
+def test_tokens_of_another_resolution_are_refused(openai):
+    with pytest.raises(InputError, match=r"4x4 images, but model\.resolution=5; set model\.resolution=4"):
+        tokens_of(openai / "imagenet", "train", 5)
+
+
+def test_another_palette_than_the_manifests_and_damaged_shards_are_refused(written, tmp_path, capsys):
+    import shutil
+
+    other = Palette(-PALETTE.colors)
+    other.save(tmp_path / "other.npy")
+    config = ["--config=experiments/digits.py", f"--workdir={tmp_path / 'run'}", f"--config.data.name=tokens:{written}"]
+    config += ["--config.model.vocabulary=40", "--config.model.resolution=16"]
+    assert igpt("train", *config, f"--config.palette.path={tmp_path / 'other.npy'}") == 2
+    assert f"has the palette {PALETTE.hash}, but palette.path=" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(written, tmp_path / "copy")
+    (tmp_path / "copy" / "train-00000.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"train-00000\.npy is no array of numbers"):
+        tokens_of(tmp_path / "copy", "train", 16)
+    other.save(tmp_path / "copy" / "palette.npy")
+    with pytest.raises(InputError, match=f"has hash {other.hash}, but the tokens were made with {PALETTE.hash}"):
+        tokens_of(tmp_path / "copy", "train", 16)
+    (tmp_path / "copy" / "manifest.json").write_text('{"splits": ')
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+        tokens_of(tmp_path / "copy", "train", 16)
