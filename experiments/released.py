@@ -34,7 +34,7 @@ from igpt_jax.evaluate.forward import mean_nats, split_features
 from igpt_jax.evaluate.probe import probe
 from igpt_jax.generate.complete import complete
 from igpt_jax.parallel.mesh import make_mesh
-from igpt_jax.report import plot_completions
+from igpt_jax.report.sheets import plot_completions
 
 FILES = ("imagenet_teX", "cifar10_trX", "cifar10_trY", "cifar10_teX", "cifar10_teY")
 BATCH_SIZE = 32
@@ -70,7 +70,7 @@ def measure(weights: str, data: pathlib.Path, limit: int | None, out: pathlib.Pa
     tokens_bt = _tokens(arrays["imagenet_teX"], model.config)
 
     originals_bt, given = tokens_bt[:COMPLETED], model.config.context // 2
-    completions_bnt = complete(model, params, originals_bt, given=given, n=COMPLETIONS, seed=0)
+    completions_bnt = complete(model, params, originals_bt[:, :given], n=COMPLETIONS, seed=0, mesh=mesh)
     hidden_bt = np.broadcast_to(np.arange(model.config.context) >= given, originals_bt.shape)
     plot_completions(out / "completions.png", palette, originals_bt, completions_bnt, hidden_bt)
     print(f"completions: {out / 'completions.png'}")

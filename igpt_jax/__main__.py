@@ -21,9 +21,14 @@ COMMANDS = {
     "tokens": "write every split of a source as tokens, once",
     "train": "pretrain, evaluate and draw the report; run again to resume",
     "evaluate": "measure the newest checkpoint: held-out likelihood and linear probes",
-    "sample": "draw new images from the newest checkpoint",
+    "sample": "draw new images",
+    "complete": "draw the rest of images: given rows (ar models) or what a mask hides (bert models)",
+    "score": "measure how likely images are, and which pixels surprise",
+    "quality": "measure samples beside held-out images: copies, colours, labels",
     "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
 }
+
+GENERATING = ("sample", "complete", "score", "quality")
 
 USAGE = """Image GPT in JAX.
 
@@ -75,28 +80,61 @@ def _define_flags(command, argv):
     if command in ("palette", "tokens"):
         _define_source_flags(command, options)
         return options
+    if command in GENERATING:
+        _define_generation_flags(command, options)
+        return options
     config_flags.DEFINE_config_file(
         "config",
         help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
-        "evaluate and sample use the work dir's own where none is given.",
+        "evaluate uses the work dir's own where none is given.",
         flag_values=options,
         sys_argv=argv,
     )
     flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, metrics, report.", flag_values=options)
+    _define_distributed(options)
+    return options
+
+
+def _define_distributed(options):
     flags.DEFINE_string(
         "distributed",
         "auto",
         "Processes that run as one: auto (asks Cloud TPU, Slurm, ...; else one), off, or HOST:PORT,COUNT,INDEX.",
         flag_values=options,
     )
-    if command == "sample":
-        flags.DEFINE_integer("n", 64, "Images to draw.", flag_values=options)
-        flags.DEFINE_float("temperature", 1.0, "Divides the logits; 0 takes the likeliest.", flag_values=options)
-        flags.DEFINE_integer("top_k", 0, "Keep the k likeliest colours; 0 keeps all.", flag_values=options)
-        flags.DEFINE_float("top_p", 1.0, "Keep the likeliest colours of total probability p.", flag_values=options)
-        flags.DEFINE_integer("seed", 0, "Of the draws.", flag_values=options)
-        flags.DEFINE_string("out", None, "Directory for the images; WORKDIR/samples if not given.", flag_values=options)
-    return options
+
+
+def _define_generation_flags(command, options):
+    def define(kind, name, default, description):
+        getattr(flags, f"DEFINE_{kind}")(name, default, description, flag_values=options)
+
+    _define_distributed(options)
+    define("string", "workdir", None, "Work dir of a run; its newest checkpoint.")
+    if command != "quality":
+        define("string", "weights", None, "In place of --workdir: Hugging Face or OpenAI weights.")
+        define("string", "palette", None, "Colours (.npy) where the weights have none.")
+        define("string", "dtype", None, "Of products and cache: float32 or bfloat16; the model's own if not given.")
+    define("string", "out", None, "Directory for the results; one in the work dir if not given.")
+    define("integer", "batch_size", 64, "Images at once; it does not change them.")
+    if command in ("complete", "score"):
+        define("string", "images", None, "An image or a folder; the first test images of the work dir if not given.")
+    if command == "score":
+        return
+    define("integer", "n", 4 if command == "complete" else 64, "Images to draw, or completions of each.")
+    define("float", "temperature", 1.0, "Divides the logits; 0 takes the likeliest.")
+    define("integer", "top_k", 0, "Keep the k likeliest colours; 0 keeps all.")
+    define("float", "top_p", 1.0, "Keep the likeliest colours of total probability p.")
+    define("integer", "seed", 0, "Of the draws.")
+    if command in ("sample", "complete"):
+        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif.")
+    if command == "complete":
+        define("integer", "rows", None, "Given rows; half of them if not given.")
+        define("integer", "pixels", None, "Or: given pixels, in raster order.")
+        define("string", "mask", None, "bert: a picture, white where pixels are to be filled; a square if not given.")
+        define("integer", "rounds", 8, "bert: forward passes, the most certain pixels first.")
+        define("integer", "sweeps", 0, "bert: then so many times each hidden pixel anew, given all others (Gibbs).")
+    if command == "quality":
+        define("integer", "views", 8, "Augmented views of every training image to compare with.")
 
 
 def _define_source_flags(command, options):
@@ -144,14 +182,14 @@ def _parse(options, argv):
         raise InputError(str(error).strip().splitlines()[-1].strip()) from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
-    if "workdir" not in options:
+    if "workdir" not in options or (options["workdir"].value is None and "weights" in options):
         return None, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
     return config and RunConfig.from_dict(config), pathlib.Path(options.workdir)
 
 
-def _keep_freed_memory():
+def keep_freed_memory():
     """Has glibc keep and reuse what is freed; by default a CPU spends up to half of a training step on page faults."""
     if "CS_GNU_LIBC_VERSION" in os.confstr_names:
         mallopt = ctypes.CDLL(None).mallopt
@@ -168,5 +206,5 @@ def _leave(status):
 
 
 if __name__ == "__main__":
-    _keep_freed_memory()
+    keep_freed_memory()
     _leave(main(sys.argv))

@@ -10,22 +10,19 @@ import numpy as np
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import RunConfig
 from igpt_jax.evaluate.forward import mean_nats, split_features
+from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.evaluate.probe import ProbeResult, probe
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
-from igpt_jax.generate.sample import image_keys, sample
-from igpt_jax.parallel.processes import fetch, is_first
-from igpt_jax.report import plot_completions, plot_loss, plot_palette, plot_probe, plot_samples
+from igpt_jax.parallel.processes import is_first
+from igpt_jax.report.curves import plot_loss, plot_probe
+from igpt_jax.report.sheets import plot_completions, plot_palette, plot_surprise, save_samples
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import abstract_params, init_params
 
-PICTURED, COMPLETED, COMPLETIONS, SAMPLED = (
-    12,
-    6,
-    4,
-    100,
-)  # images in the report: of the palette, given, drawn of each, drawn
+# In the report: test images shown with the palette, with surprise maps, and completed; completions of each; samples.
+PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
 
 
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
@@ -115,8 +112,12 @@ def report(run: Run, params: dict) -> None:
     directory = run.workdir / "report"
     draw = draw_generated if run.config.model.causal else draw_infills
     draw(run, params, directory)
+    tokens_bt = next(run.examples(run.test))["tokens"][:SURPRISES]
+    nats_bt = likelihood(run.model, params, tokens_bt, mesh=run.mesh)
     if not is_first():
         return
+    images = run.palette.decode(tokens_bt)
+    plot_surprise(directory / "surprise.png", images, nats_bt.reshape(images.shape[:3]))
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     split = run.config.evaluate.split
     last = {"step": evaluation["step"], f"{split}/nats_per_token": evaluation["nats_per_token"][split]}
@@ -130,15 +131,14 @@ def report(run: Run, params: dict) -> None:
 
 def draw_generated(run: Run, params: dict, directory: pathlib.Path) -> None:
     """Shows samples, and completions of test images from their upper half."""
-    nothing_bt = np.zeros((SAMPLED, 0), np.int32)
-    samples_bt = fetch(sample(run.model, params, image_keys(run.config.seed, SAMPLED), nothing_bt))
-
-    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
-    given = run.config.model.resolution // 2 * run.config.model.resolution
-    completions_bnt = complete(run.model, params, originals_bt, given=given, n=COMPLETIONS, seed=run.config.seed)
-    hidden_bt = np.broadcast_to(np.arange(run.config.model.context) >= given, originals_bt.shape)
+    settings = {"seed": run.config.seed, "mesh": run.mesh}
+    samples_bt = complete(run.model, params, np.zeros((1, 0), np.int32), n=SAMPLED, **settings)[0]
+    originals_bt, resolution = next(run.examples(run.test))["tokens"][:COMPLETED], run.config.model.resolution
+    given = resolution // 2 * resolution
+    completions_bnt = complete(run.model, params, originals_bt[:, :given], n=COMPLETIONS, **settings)
+    hidden_bt = np.broadcast_to(np.arange(resolution**2) >= given, originals_bt.shape)
     if is_first():
-        plot_samples(directory / "samples.png", run.palette.decode(samples_bt))
+        save_samples(directory / "samples.png", run.palette.decode(samples_bt))
         plot_completions(directory / "completions.png", run.palette, originals_bt, completions_bnt, hidden_bt)
 
 
@@ -146,6 +146,6 @@ def draw_infills(run: Run, params: dict, directory: pathlib.Path) -> None:
     """Shows test images with a hidden square, filled: what a BERT model has in place of samples and completions."""
     originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
     hidden_bt = np.broadcast_to(hidden_square(run.config.model.resolution).reshape(-1), originals_bt.shape)
-    infills_bnt = infill(run.model, params, originals_bt, hidden_bt, n=COMPLETIONS, seed=run.config.seed)
+    infills_bnt = infill(run.model, params, originals_bt, hidden_bt, n=COMPLETIONS, seed=run.config.seed, mesh=run.mesh)
     if is_first():
         plot_completions(directory / "infills.png", run.palette, originals_bt, infills_bnt, hidden_bt)

@@ -9,7 +9,7 @@ from igpt_jax.data.colors import count_colors
 from igpt_jax.data.pipeline import originals
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
-from igpt_jax.report import plot_palette
+from igpt_jax.report.sheets import plot_palette
 
 _SHOWN = 12  # training images
 

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,8 @@ def mean_nats(model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mes
 
     Where the examples have masks, of the hidden tokens alone; an image without any does not count.
     """
-    nats_b, counted_b = map(np.concatenate, zip(*_map_batches(_image_nats, model, params, examples, mesh), strict=True))
+    results = map_batches(functools.partial(_image_nats, model, params), _inputs(examples), mesh)
+    nats_b, counted_b = map(np.concatenate, zip(*results, strict=True))
     return float(nats_b[counted_b].mean())
 
 
@@ -45,33 +47,35 @@ def split_features(
     Returns (l + 1, n, d) float32 and (n,) int32.
     """
     examples = list(examples)
-    features_bld = np.concatenate(list(_map_batches(_image_features, model, params, examples, mesh)))
+    results = map_batches(functools.partial(_image_features, model, params), _inputs(examples), mesh)
+    features_bld = np.concatenate(list(results))
     return features_bld.swapaxes(0, 1), np.concatenate([batch["label"] for batch in examples])
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _image_nats(model, params, tokens_bt, mask_bt):
-    nats_bt = token_nats(model.apply({"params": params}, tokens_bt, mask_bt), tokens_bt)
-    return mean_where(nats_bt, jnp.ones(nats_bt.shape, bool) if mask_bt is None else mask_bt)
+def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: Mesh) -> Iterator:
+    """Yields function(batch) as numpy arrays on every process; all are given all batches.
 
-
-@functools.partial(jax.jit, static_argnames="model")
-def _image_features(model, params, tokens_bt, mask_bt):
-    return model.apply({"params": params}, tokens_bt, mask_bt, method="features").swapaxes(0, 1)
-
-
-def _map_batches(
-    function: Callable, model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mesh
-) -> Iterator[jax.typing.ArrayLike]:
-    """Yields function(model, params, tokens, mask) of each batch, on every process; all are given all examples.
-
-    A smaller last batch is filled up, then cut back.
+    Each is split over the mesh's `data` axis, and filled up to the size of the first; the results are cut back.
     """
     size = None
-    for batch in examples:
-        b = len(batch["tokens"])
+    for batch in batches:
+        b = len(next(iter(batch.values())))
         size = size or math.ceil(b / mesh.shape["data"]) * mesh.shape["data"]
-        inputs = {name: batch[name] for name in ("tokens", "mask") if name in batch}
-        filled = put_whole_batch({name: np.resize(x_bt, (size, x_bt.shape[1])) for name, x_bt in inputs.items()}, mesh)
-        outputs = fetch(function(model, params, filled["tokens"], filled.get("mask")))
-        yield jax.tree.map(lambda x, b=b: x[:b], outputs)
+        filled = put_whole_batch({name: np.resize(x, (size, *x.shape[1:])) for name, x in batch.items()}, mesh)
+        yield jax.tree.map(lambda x, b=b: x[:b], fetch(function(filled)))
+
+
+def _inputs(examples):
+    for batch in examples:
+        yield {name: batch[name] for name in ("tokens", "mask") if name in batch}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _image_nats(model, params, batch):
+    nats_bt = token_nats(model.apply({"params": params}, batch["tokens"], batch.get("mask")), batch["tokens"])
+    return mean_where(nats_bt, batch.get("mask", jnp.ones(nats_bt.shape, bool)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _image_features(model, params, batch):
+    return model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features").swapaxes(0, 1)

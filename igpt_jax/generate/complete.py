@@ -1,31 +1,69 @@
-"""Completing images of which the upper rows are given."""
+"""New images, and the rest of images of which the beginning is given, batch by batch over the mesh."""
 
+import sys
+from collections.abc import Callable
+
+import jax
 import numpy as np
+import tqdm
+from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
+from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.generate.sample import Sampler, image_keys, sample
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.parallel.processes import fetch
 
 
 def complete(
     model: ImageGPT,
     params: dict,
-    tokens_bt: np.ndarray,
+    given_bt: np.ndarray,
     *,
-    given: int,
     n: int,
     seed: int,
+    mesh: Mesh,
     sampler: Sampler = Sampler(),  # noqa: B008 - frozen
+    batch_size: int = 64,
 ) -> np.ndarray:
-    """Draws n completions of every image from its first `given` pixels in raster order.
+    """Draws n continuations of every image from its given first pixels.
 
-    tokens_bt: (b, context) int32.  Returns (b, n, context) int32, the given pixels unchanged.
+    Args:
+      given_bt: (b, t) int32, the first t pixels in raster order; t = 0 draws whole images.
+      batch_size: images drawn at once; it does not change them.
+    Returns:
+      (b, n, context) int32, beginning with what is given.
     """
-    if not 0 < given < model.config.context:
-        raise InputError(
-            f"{given} pixels are given; it takes 1 to {model.config.context - 1} of {model.config.context}"
-        )
-    given_bt = np.repeat(tokens_bt[:, :given], n, axis=0)
-    completed_bt = sample(model, params, image_keys(seed, len(given_bt)), given_bt, sampler)
-    return fetch(completed_bt).reshape(len(tokens_bt), n, -1)
+    given_bt = np.repeat(given_bt, n, axis=0)
+
+    def draw(rngs_b, batch):
+        return sample(model, params, rngs_b, batch["given"], sampler)
+
+    drawn_bt = draw_batches(draw, {"given": given_bt}, seed, batch_size, mesh)
+    return drawn_bt.reshape(-1, n, drawn_bt.shape[1])
+
+
+def draw_batches(
+    draw: Callable[[jax.Array, dict], jax.Array],
+    arrays: dict[str, np.ndarray],
+    seed: int,
+    batch_size: int,
+    mesh: Mesh,
+) -> np.ndarray:
+    """Calls `draw` with each image's key on batches of the arrays; long work shows its progress.
+
+    Returns the drawn tokens of all images, (b, context) int32.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1")
+    count = len(next(iter(arrays.values())))
+    rngs_b, drawn = image_keys(seed, count), []
+    arrays = {"number": np.arange(count)} | arrays
+    batches = ({name: x[i : i + batch_size] for name, x in arrays.items()} for i in range(0, count, batch_size))
+    with tqdm.tqdm(total=count, unit="image", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
+        for tokens_bt in map_batches(lambda batch: draw(rngs_b[batch["number"]], batch), batches, mesh):
+            drawn.append(tokens_bt)
+            bar.update(len(tokens_bt))
+            if bar.disable and count > batch_size:
+                done = min(count, len(drawn) * batch_size)
+                print(f"{done} of {count} images drawn", file=sys.stderr, flush=True)
+    return np.concatenate(drawn)

@@ -6,12 +6,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
-from igpt_jax.generate.sample import Sampler, image_keys
+from igpt_jax.generate.complete import draw_batches
+from igpt_jax.generate.sample import Sampler
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import token_nats
-from igpt_jax.parallel.processes import fetch
 
 
 def infill(
@@ -22,9 +23,11 @@ def infill(
     *,
     n: int,
     seed: int,
+    mesh: Mesh,
     sampler: Sampler = Sampler(),  # noqa: B008 - frozen
     rounds: int = 8,
     sweeps: int = 0,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """Draws n fillings of what is hidden in every image.
 
@@ -52,14 +55,19 @@ def infill(
         raise InputError(f"the mask is {hidden_bt.dtype} {hidden_bt.shape}; expected bool of shape {tokens_bt.shape}")
     if not hidden_bt.any():
         raise InputError("the mask hides nothing; hide the pixels to fill, white in a PNG")
-    hidden_bt, tokens_bt = np.repeat(hidden_bt, n, axis=0), np.repeat(tokens_bt, n, axis=0)
-    rngs_b = image_keys(seed, len(tokens_bt))
-    tokens_bt = _certain_first(model, params, _fold_in(rngs_b, 0), tokens_bt, hidden_bt, sampler, rounds)
-    if sweeps:
-        tokens_bt = _gibbs(
-            model, params, _fold_in(rngs_b, 1), tokens_bt, hidden_bt, sampler, sweeps, int(hidden_bt.sum(1).max())
-        )
-    return fetch(tokens_bt).reshape(-1, n, tokens_bt.shape[1])
+    if sampler.top_k > model.config.vocabulary:
+        raise InputError(f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colours; 0 keeps them all")
+    most = int(hidden_bt.sum(axis=1).max())
+
+    def draw(rngs_b, batch):
+        tokens_bt, hidden_bt = batch["tokens"], batch["hidden"]
+        tokens_bt = _certain_first(model, params, _fold_in(rngs_b, 0), tokens_bt, hidden_bt, sampler, rounds)
+        if sweeps:
+            tokens_bt = _gibbs(model, params, _fold_in(rngs_b, 1), tokens_bt, hidden_bt, sampler, sweeps, most)
+        return tokens_bt
+
+    arrays = {"tokens": np.repeat(tokens_bt, n, axis=0), "hidden": np.repeat(hidden_bt, n, axis=0)}
+    return draw_batches(draw, arrays, seed, batch_size, mesh).reshape(-1, n, tokens_bt.shape[1])
 
 
 def hidden_square(resolution: int) -> np.ndarray:

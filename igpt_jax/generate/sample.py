@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from igpt_jax.errors import InputError
-from igpt_jax.model.image_gpt import ImageGPT, init_cache
+from igpt_jax.model.decode import decode, decoding_weights, init_cache
+from igpt_jax.model.image_gpt import ImageGPT
 
 SEGMENT = 128  # positions decoded before the cache grows: early ones then read a short cache
 
@@ -64,22 +65,26 @@ def sample(
     """
     batch, given = given_bt.shape
     context = model.config.context
+    if sampler.top_k > model.config.vocabulary:
+        raise InputError(
+            f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colours of the palette; 0 keeps them all"
+        )
     if given >= context:
         raise InputError(f"{given} positions are given and the image has {context}; give fewer, to leave some to draw")
-    decode = functools.partial(model.apply, {"params": params}, method="decode")
+    weights = decoding_weights(model.config, params)
     # `previous` is the token before the position: the start vector stands for it at position 0.
     previous_bt = jnp.concatenate([jnp.zeros((batch, 1), jnp.int32), given_bt], axis=1)
 
     def draw(carry, position):
         previous_b, cache = carry
-        logits_btv, cache = decode(previous_b[:, None], position, cache)
+        logits_btv, cache = decode(model.config, weights, previous_b[:, None], position, cache)
         rngs_at_position_b = jax.vmap(jax.random.fold_in, (0, None))(rngs_b, position)
         token_b = sampler(rngs_at_position_b, logits_btv[:, 0])
         return (token_b, cache), token_b
 
     cache = init_cache(model.config, batch, given)
     if given:
-        _, cache = decode(previous_bt[:, :-1], 0, cache)
+        _, cache = decode(model.config, weights, previous_bt[:, :-1], 0, cache)
     previous_b, start, drawn = previous_bt[:, -1], given, []
     while start < context:
         stop = min(context, (start // SEGMENT + 1) * SEGMENT)

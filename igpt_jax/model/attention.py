@@ -43,16 +43,16 @@ def blockwise_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array,
     return _blockwise_forward(q_bhtk, k_bhsk, v_bhsk, causal)[0]
 
 
-def cached_attention(q_bthk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, position: jax.Array) -> jax.Array:
+def cached_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, position: jax.Array) -> jax.Array:
     """Lets t new queries at `position`.. see the cached keys up to their own; the rest of the cache is ignored.
 
-    Returns (b, t, h, k) in the type of the cache.
+    Queries come scaled.  Returns (b, h, t, k) in the type of the cache; softmax in float32.
     """
-    scores_bhts = jnp.einsum("bthk,bhsk->bhts", q_bthk, k_bhsk, preferred_element_type=jnp.float32)
+    scores_bhts = jnp.einsum("bhtk,bhsk->bhts", q_bhtk, k_bhsk, preferred_element_type=jnp.float32)
     t, s = scores_bhts.shape[-2:]
     visible_ts = jnp.arange(s)[None] <= position + jnp.arange(t)[:, None]
     weights_bhts = jax.nn.softmax(jnp.where(visible_ts[None, None], scores_bhts, -jnp.inf), axis=-1)
-    return jnp.einsum("bhts,bhsk->bthk", weights_bhts.astype(v_bhsk.dtype), v_bhsk)
+    return jnp.einsum("bhts,bhsk->bhtk", weights_bhts.astype(v_bhsk.dtype), v_bhsk)
 
 
 def _scores(q_bhtk, k_bhsk, causal):

@@ -1,4 +1,4 @@
-"""Image GPT: colour tokens in; logits, features of every layer, or one decoded position out."""
+"""Image GPT: colour tokens in; logits, features of every layer or class logits out."""
 
 import flax.linen as nn
 import jax
@@ -6,9 +6,7 @@ import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.transformer import Block, RMSNorm, mean_over_positions, stack
-
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys and values, (b, h, s, k)
+from igpt_jax.model.transformer import RMSNorm, mean_over_positions, stack
 
 
 class ImageGPT(nn.Module):
@@ -68,35 +66,6 @@ class ImageGPT(nn.Module):
         logits_btv = self._token_logits(n_btd) if self.config.token_head else None
         return logits_btv, mean_over_positions(n_btd) @ self.class_head_dc
 
-    def decode(self, previous_bt: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Predicts t positions from `position` on, from a cache of all earlier ones.
-
-        One position a call decodes; a whole prefix in one call fills the cache.
-
-        Args:
-          previous_bt: (b, t) the tokens at `position - 1`..; the first is ignored at position 0, where the start
-            vector stands.
-          position: scalar integer, shared by the batch.
-          cache: from `init_cache`, filled by the calls for positions 0..position-1.
-        Returns:
-          Logits (b, t, v) float32, and the cache with these positions' keys and values in it.
-        """
-        if not self.config.causal:
-            raise InputError("a bert model cannot decode left to right; use one trained with objective ar")
-        position_t = position + jnp.arange(previous_bt.shape[1])
-        embedded_btd = self.token_embedding_vd[previous_bt]
-        embedded_btd = jnp.where((position_t == 0)[None, :, None], self.sos_d[None, None], embedded_btd)
-        h_btd = (embedded_btd + self.position_embedding_td[position_t][None]).astype(self.config.dtype)
-        stacked_params = nn.unbox(self.variables["params"]["blocks"])
-        filled_cache = []
-        for layer, layer_cache in enumerate(cache):
-            params = jax.tree.map(lambda leaf, layer=layer: leaf[layer], stacked_params)
-            h_btd, layer_cache = Block(self.config, parent=None).apply(
-                {"params": params}, h_btd, position, layer_cache, method="decode"
-            )
-            filled_cache.append(layer_cache)
-        return self._token_logits(self.final_norm(h_btd)), tuple(filled_cache)
-
     def encode(self, tokens_bt, mask):
         """Runs embeddings, stack and final norm.  Returns n^L (b, t, d) and the pooled n^0..n^(L-1), (l, b, d)."""
         context = self.config.context
@@ -123,12 +92,6 @@ class ImageGPT(nn.Module):
         b, t, d = n_btd.shape
         head_dv = self.token_head_dv.astype(self.config.dtype)
         return jnp.dot(n_btd.reshape(b * t, d), head_dv, preferred_element_type=jnp.float32).reshape(b, t, -1)
-
-
-def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
-    """An empty cache for `length` positions: zeros (b, h, s, k) in the compute type, two a layer."""
-    shape = (batch, config.heads, length, config.head_dim)
-    return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.layers))
 
 
 def count_parameters(config: ModelConfig) -> int:

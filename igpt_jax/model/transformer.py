@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
-from igpt_jax.model.attention import attend, cached_attention
+from igpt_jax.model.attention import attend
 
 NORM_EPSILON = 1e-5
 REMAT_POLICIES = {
@@ -86,15 +86,6 @@ class Attention(nn.Module):
         )
         return self.out(mixed_bthk)
 
-    def decode(self, x_btd, position, cache):
-        """t positions from `position` on: writes their keys and values into the cache, then attends to it."""
-        k_bhsk, v_bhsk = (
-            jax.lax.dynamic_update_slice_in_dim(old, new.swapaxes(1, 2).astype(old.dtype), position, axis=2)
-            for old, new in zip(cache, (self.key(x_btd), self.value(x_btd)), strict=True)
-        )
-        q_bthk = self.query(x_btd) * self.config.head_dim**-0.5
-        return self.out(cached_attention(q_bthk, k_bhsk, v_bhsk, position)), (k_bhsk, v_bhsk)
-
 
 class Mlp(nn.Module):
     """Width to four times the width and back, with `quick_gelu` between."""
@@ -127,12 +118,6 @@ class Block(nn.Module):
         n_btd = self.attention_norm(h_btd)
         a_btd = h_btd + self.attention(n_btd)
         return a_btd + self.mlp(self.mlp_norm(a_btd)), mean_over_positions(n_btd)
-
-    def decode(self, h_btd, position, cache):
-        """The same for t positions from `position` on, given the cache of those before.  Returns (h, cache)."""
-        mixed_btd, cache = self.attention.decode(self.attention_norm(h_btd), position, cache)
-        a_btd = h_btd + mixed_btd
-        return a_btd + self.mlp(self.mlp_norm(a_btd)), cache
 
 
 def mean_over_positions(n_btd: jax.Array) -> jax.Array:

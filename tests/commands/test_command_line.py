@@ -11,6 +11,7 @@ from PIL import Image
 
 import igpt_jax as ig
 from igpt_jax.__main__ import main
+from igpt_jax.objectives import token_nats
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = ROOT / "experiments" / "digits.py"
@@ -39,6 +40,14 @@ def workdir(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run") / "bert"
+    arguments = [f"--config={CONFIG}", f"--workdir={directory}", *SMALL, "--config.objective.name=bert"]
+    assert igpt("train", *arguments) == 0
+    return directory
+
+
 def test_a_run_leaves_its_measurements_and_its_pictures(workdir):
     evaluation = json.loads((workdir / "evaluation.json").read_text())
     assert evaluation["step"] == 30
@@ -48,7 +57,7 @@ def test_a_run_leaves_its_measurements_and_its_pictures(workdir):
     assert probe["accuracy"] == probe["layers"][probe["best_layer"]]
     assert 25 < probe["raw_pixels"] < 55
     assert evaluation["wall_seconds"] > 0
-    for name in ("probe_by_layer", "loss", "palette", "samples", "completions"):
+    for name in ("probe_by_layer", "loss", "palette", "samples", "completions", "surprise"):
         with Image.open(workdir / "report" / f"{name}.png") as picture:
             assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 2, name
 
@@ -81,6 +90,108 @@ def test_sample_writes_images_a_grid_and_the_tokens(workdir, tmp_path):
     assert (tmp_path / "grid.png").exists()
 
 
+def test_an_image_is_completed_from_any_number_of_given_pixels(workdir, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    arguments = [f"--workdir={workdir}", f"--images={tmp_path / 'photo.png'}", f"--out={out}", "--gif"]
+    assert igpt("complete", *arguments, "--pixels=100", "--n=3") == 0
+    written, (_, _, palette) = np.load(out / "completions.npz"), ig.load(workdir)
+    small = pixels[3:27].reshape(12, 2, 12, 2).astype(float).mean(axis=(1, 3))
+    given = palette.encode(np.repeat(np.round(small)[None, ..., None], 3, axis=-1).astype(np.uint8))[0, :100]
+    assert written["tokens"].shape == (1, 3, 144)
+    assert (written["tokens"][0, :, :100] == given).mean() > 0.95  # rounding may cross the border of two grays
+    with Image.open(out / "00000_2.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), palette.decode(written["tokens"][0])[2])
+    with Image.open(out / "drawing.gif") as animation:
+        assert animation.n_frames > 20
+    assert (out / "sheet.png").exists()
+
+
+def test_score_writes_the_likelihood_of_every_pixel(workdir, tmp_path):
+    assert igpt("score", f"--workdir={workdir}", f"--out={tmp_path}") == 0
+    written, scores = np.load(tmp_path / "nats.npz"), json.loads((tmp_path / "scores.json").read_text())
+    model, params, _ = ig.load(workdir)
+    logits = model.apply({"params": params}, written["tokens"])
+    expected = token_nats(logits, written["tokens"])
+    np.testing.assert_allclose(written["nats"], expected, atol=1e-4)
+    np.testing.assert_allclose(list(scores.values()), expected.mean(axis=1), atol=1e-4)
+    assert (tmp_path / "surprise.png").exists()
+
+
+def test_quality_compares_samples_and_held_out_images_with_the_training_images(workdir, tmp_path):
+    assert igpt("quality", f"--workdir={workdir}", f"--out={tmp_path}", "--n=30", "--views=1") == 0
+    found = json.loads((tmp_path / "quality.json").read_text())
+    # A hardly trained model is far worse than held-out images in everything.
+    nearest, divergence = found["nearest_training_image"], found["jensen_shannon"]
+    assert nearest["samples"]["median"] > nearest["held_out"]["median"] > 0
+    assert all(divergence["samples"][name] > divergence["held_out"][name] for name in divergence["samples"])
+    assert sum(found["labels"]["shares"]["samples"]) == pytest.approx(1)
+    assert (tmp_path / "neighbours.png").exists()
+
+
+def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, capsys):
+    assert not (bert / "report" / "samples.png").exists()
+    assert (bert / "report" / "infills.png").exists()
+    mask = np.zeros((12, 12), np.uint8)
+    mask[2:5, 7:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    out = tmp_path / "out"
+    assert igpt("complete", f"--workdir={bert}", f"--mask={tmp_path / 'mask.png'}", f"--out={out}", "--n=5") == 0
+    written = np.load(out / "completions.npz")
+    np.testing.assert_array_equal(written["hidden"].reshape(12, 12), mask > 0)
+    varies = (written["tokens"] != written["tokens"][:, :1]).any(axis=(0, 1))
+    assert varies.any()
+    assert not (varies & ~written["hidden"]).any()
+    assert igpt("score", f"--workdir={bert}", f"--out={out}") == 0
+    capsys.readouterr()
+    assert igpt("sample", f"--workdir={bert}", f"--out={tmp_path / 'none'}") == 2
+    error = capsys.readouterr().err
+    assert "hide pixels and fill them (complete --mask=FILE.png)" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--top_k=17"], "top_k=17 exceeds the 16 colours"),
+        (["sample", "--top_p=0"], "top_p=0.0 must lie in (0, 1]; 1 keeps all colours"),
+        (["sample", "--n=0"], "--n=0 must be at least 1"),
+        (["sample", "--weights=w"], "give either --workdir=DIR or --weights=PATH"),
+        (["sample", "--dtype=int8"], "model.dtype='int8' is not known"),
+        (["complete", "--rows=12"], "144 pixels are given of 144 (12 rows of 12); give 1 to 11 rows"),
+        (["complete", "--rows=3", "--pixels=9"], "give one of them"),
+        (
+            ["complete", "--mask=m.png"],
+            "sees only the pixels before, so it cannot fill a mask; give --rows=N",
+        ),
+        (["complete", "--images=small.png"], "small.png has 5x20 pixels; the model sees 12 a side; enlarge it"),
+        (["complete", "--images=broken.png"], "broken.png cannot be read as an image"),
+        (["score", "--images=nothing.png"], "there is no file nothing.png"),
+        (["quality", "--views=0"], "--views=0 must both be 1 or more"),
+    ],
+)
+def test_bad_input_to_generation_is_refused_before_anything_is_written(
+    workdir, tmp_path, capsys, monkeypatch, arguments, message
+):
+    Image.new("RGB", (5, 20)).save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    command, *flags = arguments
+    assert igpt(command, f"--workdir={workdir}", "--out=out", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
+    Image.new("L", (9, 9), 255).save(tmp_path / "mask.png")
+    assert igpt("complete", f"--workdir={bert}", f"--mask={tmp_path / 'mask.png'}", f"--out={tmp_path / 'out'}") == 2
+    assert "has 9x9 pixels and the model 12x12; scale it to 12x12" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,7 +212,9 @@ def test_sample_writes_images_a_grid_and_the_tokens(workdir, tmp_path):
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps=9"], "warm-up of 1 epochs is 45 steps"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.batch_size=20"], "batch_size=20 is not"),
         (["evaluate", "--workdir=nowhere"], "nowhere is not a work dir"),
-        (["sample", "--workdir=nowhere"], "no checkpoint in"),
+        (["sample", "--workdir=nowhere", "--out=x"], "no checkpoint in"),
+        (["sample", "--weights=nowhere"], "--out=DIR is missing"),
+        (["complete", "--out=x"], "give either --workdir=DIR or --weights=PATH"),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Sampling against the model's own distribution, and its cache against the full forward."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +10,18 @@ import scipy.special
 import scipy.stats
 
 import igpt_jax as ig
+from igpt_jax.config import ParallelConfig
 from igpt_jax.generate import sample as sample_module
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler, image_keys, sample
+from igpt_jax.model.decode import init_cache
+from igpt_jax.parallel.mesh import make_mesh
 from tests.model.test_image_gpt import apply, draw_params
 
 TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=3, vocabulary=5)
+BERT = dataclasses.replace(TINY, objective="bert")
 MODEL = ig.ImageGPT(TINY)
+ONE, EIGHT = make_mesh(ParallelConfig(), jax.devices()[:1]), make_mesh(ParallelConfig())
 
 
 def given(count, length=0):
@@ -58,12 +65,44 @@ def test_image_i_is_the_same_in_any_batch():
     )
 
 
+@pytest.mark.parametrize("batch_size", [3, 8, 64])
+def test_cached_sharded_and_batched_drawing_gives_the_tokens_of_plain_drawing(batch_size):
+    """Plain: the full forward on what is there so far, one image and one position at a time."""
+    params, start_t = draw_params(TINY), given(1, 2)[0]
+    drawn_nt = complete(MODEL, params, start_t[None], n=11, seed=5, mesh=EIGHT, batch_size=batch_size)[0]
+    np.testing.assert_array_equal(
+        drawn_nt, complete(MODEL, params, start_t[None], n=11, seed=5, mesh=ONE, batch_size=batch_size)[0]
+    )
+    for number in (0, 10):
+        tokens_t = np.pad(start_t, (0, TINY.context - 2))
+        rng = image_keys(5, 11)[number]
+        for position in range(2, TINY.context):
+            logits_v = apply(TINY, params, tokens_t[None])[0, position]
+            tokens_t[position] = jax.random.categorical(jax.random.fold_in(rng, position), logits_v)
+        np.testing.assert_array_equal(drawn_nt[number], tokens_t)
+
+
 def test_a_completion_keeps_what_was_given_and_differs_between_draws():
     params, tokens_bt = draw_params(TINY), given(3, TINY.context)
-    completed_bnt = complete(MODEL, params, tokens_bt, given=3, n=20, seed=0)
+    completed_bnt = complete(MODEL, params, tokens_bt[:, :3], n=20, seed=0, mesh=ONE)
     assert completed_bnt.shape == (3, 20, TINY.context)
     np.testing.assert_array_equal(completed_bnt[:, :, :3], np.repeat(tokens_bt[:, None, :3], 20, axis=1))
     assert len(np.unique(completed_bnt[0, :, 3:], axis=0)) > 10
+
+
+def test_a_bfloat16_model_caches_bfloat16_and_draws_nearly_the_same_colours():
+    config = dataclasses.replace(TINY, dtype="bfloat16")
+    assert {x.dtype for x in jax.tree.leaves(init_cache(config, 2, 4))} == {jnp.dtype("bfloat16")}
+    params, n = draw_params(TINY), 4000
+    drawn_nt = complete(ig.ImageGPT(config), params, given(1, 4), n=n, seed=2, mesh=ONE, batch_size=n)[0]
+    logits_v = np.asarray(apply(TINY, params, drawn_nt[:1])[0, 4], np.float64)
+    shares_v = np.bincount(drawn_nt[:, 4], minlength=TINY.vocabulary) / n
+    np.testing.assert_allclose(shares_v, scipy.special.softmax(logits_v), atol=0.04)
+
+
+def test_long_drawing_says_how_far_it_is(capfd):
+    complete(MODEL, draw_params(TINY), given(1), n=5, seed=0, mesh=ONE, batch_size=2)
+    assert capfd.readouterr().err.splitlines() == [f"{n} of 5 images drawn" for n in (2, 4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +133,16 @@ def test_top_k_and_top_p_keep_the_colours_of_their_definitions(sampler, kept):
             "9 positions are given and the image",
         ),
         (
-            lambda: complete(MODEL, draw_params(TINY), given(1, 9), given=9, n=1, seed=0),
-            "9 pixels are given; it takes 1",
+            lambda: sample(MODEL, draw_params(TINY), image_keys(0, 1), given(1), Sampler(top_k=6)),
+            "top_k=6 exceeds the 5 colours of the palette",
+        ),
+        (
+            lambda: sample(ig.ImageGPT(BERT), draw_params(BERT), image_keys(0, 1), given(1)),
+            "a bert model cannot draw an image left to right; hide pixels and fill them",
+        ),
+        (
+            lambda: complete(MODEL, draw_params(TINY), given(1), n=1, seed=0, mesh=ONE, batch_size=0),
+            "batch_size=0 must be at least 1",
         ),
     ],
 )

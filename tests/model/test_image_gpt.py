@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
-from igpt_jax.model.image_gpt import count_parameters, init_cache
+from igpt_jax.model.decode import decode, decoding_weights, init_cache
+from igpt_jax.model.image_gpt import count_parameters
 from tests import reference
 
 TINY = ig.ModelConfig(layers=3, width=24, heads=3, resolution=4, vocabulary=7)
@@ -96,11 +97,11 @@ def test_bert_positions_depend_on_every_token_but_the_masked():
 @pytest.mark.parametrize("positions_a_call", [1, 3])
 def test_cached_decoding_equals_the_full_forward(positions_a_call):
     params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
-    cache, logits = init_cache(TINY, 2, TINY.context), []
+    weights, cache, logits = decoding_weights(TINY, params), init_cache(TINY, 2, TINY.context), []
     previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
     for start in range(0, TINY.context, positions_a_call):
         chunk_bt = previous_bt[:, start : start + positions_a_call]
-        step_btv, cache = apply(TINY, params, chunk_bt, start, cache, method="decode")
+        step_btv, cache = jax.jit(decode, static_argnums=0)(TINY, weights, chunk_bt, start, cache)
         logits.append(step_btv)
     np.testing.assert_allclose(jnp.concatenate(logits, axis=1), apply(TINY, params, tokens_bt), atol=2e-5)
 
@@ -187,5 +188,5 @@ def test_what_cannot_work_is_refused_with_a_remedy(call, message):
 
 def test_bert_refuses_to_decode():
     config = dataclasses.replace(TINY, objective="bert")
-    with pytest.raises(ig.InputError, match="cannot decode left to right"):
-        apply(config, draw_params(config), jnp.zeros((1, 1), jnp.int32), 0, init_cache(config, 1, 16), method="decode")
+    with pytest.raises(ig.InputError, match="cannot draw an image left to right; hide pixels and fill them"):
+        decoding_weights(config, draw_params(config))

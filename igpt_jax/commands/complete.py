@@ -1,0 +1,95 @@
+"""Completes images: the rest of given rows by an autoregressive model, what a mask hides by a BERT model."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory
+from igpt_jax.data.files import read_mask
+from igpt_jax.errors import InputError
+from igpt_jax.generate.complete import complete
+from igpt_jax.generate.infill import hidden_square, infill
+from igpt_jax.generate.sample import Sampler
+from igpt_jax.parallel.processes import is_first
+from igpt_jax.report.sheets import plot_completions, save_drawing
+
+SHOWN = 6  # images in the sheet, and test images completed if no others are given
+
+
+def main(config, workdir, options) -> None:
+    """Writes the completions as PNGs of the model's own size, a sheet for looking at, and completions.npz."""
+    del config, workdir
+    if options.n < 1:
+        raise InputError(f"--n={options.n} must be at least 1")
+    out = output_directory(options, "completions")
+    sampler = Sampler(options.temperature, options.top_k, options.top_p)
+    loaded = load_model(options)
+    hidden_t = hidden_positions(options, loaded)
+    names, tokens_bt = load_tokens(options, loaded, SHOWN)
+    hidden_bt = np.broadcast_to(hidden_t, tokens_bt.shape)
+    settings = {
+        "n": options.n,
+        "seed": options.seed,
+        "mesh": loaded.mesh,
+        "sampler": sampler,
+        "batch_size": options.batch_size,
+    }
+    given = int((~hidden_t).sum())
+    if loaded.model.config.causal:
+        completions_bnt = complete(loaded.model, loaded.params, tokens_bt[:, :given], **settings)
+    else:
+        rounds = {"rounds": options.rounds, "sweeps": options.sweeps}
+        completions_bnt = infill(loaded.model, loaded.params, tokens_bt, hidden_bt, **settings, **rounds)
+
+    if not is_first():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for i, tokens_nt in enumerate(completions_bnt):
+        for j, image in enumerate(loaded.palette.decode(tokens_nt)):
+            Image.fromarray(image).save(out / f"{i:05d}_{j}.png")
+    shown = slice(SHOWN)
+    plot_completions(out / "sheet.png", loaded.palette, tokens_bt[shown], completions_bnt[shown], hidden_bt[shown])
+    np.savez(
+        out / "completions.npz",
+        names=names,
+        tokens=completions_bnt,
+        hidden=hidden_t,
+        colors=loaded.palette.colors,
+    )
+    if options.gif:
+        images = loaded.palette.decode(completions_bnt[shown].reshape(-1, tokens_bt.shape[1]))
+        save_drawing(out / "drawing.gif", images, given)
+    print(f"{options.n} completions each of {len(tokens_bt)} images: {out}")
+
+
+def hidden_positions(options, loaded: Loaded) -> np.ndarray:
+    """Which positions --rows, --pixels or --mask leave to draw: (context,) bool.
+
+    Raises InputError where they do not fit the model.
+    """
+    config = loaded.model.config
+    if sum(value is not None for value in (options.rows, options.pixels, options.mask)) > 1:
+        raise InputError("--rows, --pixels and --mask say the same in three ways; give one of them")
+    if config.causal and options.mask is not None:
+        raise InputError(
+            "an ar model sees only the pixels before, so it cannot fill a mask; give --rows=N, "
+            "or weights trained with objective.name=bert"
+        )
+    if not config.causal:
+        if options.gif:
+            raise InputError("--gif shows the raster order of an ar model; a bert model has none, leave it out")
+        if options.mask is None and options.rows is None and options.pixels is None:
+            return hidden_square(config.resolution).reshape(-1)
+        if options.mask is not None:
+            return read_mask(pathlib.Path(options.mask), config.resolution).reshape(-1)
+    if options.pixels is not None:
+        given = options.pixels
+    else:
+        given = config.resolution * (config.resolution // 2 if options.rows is None else options.rows)
+    if not 0 < given < config.context:
+        raise InputError(
+            f"{given} pixels are given of {config.context} ({config.resolution} rows of {config.resolution}); "
+            f"give 1 to {config.resolution - 1} rows"
+        )
+    return np.arange(config.context) >= given

@@ -1,0 +1,33 @@
+"""Scores images: how likely a model finds them, and which pixels surprise it."""
+
+import json
+
+import numpy as np
+
+from igpt_jax.commands.inputs import load_model, load_tokens, output_directory
+from igpt_jax.evaluate.likelihood import likelihood
+from igpt_jax.parallel.processes import is_first
+from igpt_jax.report.sheets import plot_surprise
+
+SHOWN = 24  # images in the picture, and test images scored if no others are given
+
+
+def main(config, workdir, options) -> None:
+    """Prints the nats per token of every image; writes scores.json, nats.npz and surprise.png."""
+    del config, workdir
+    out = output_directory(options, "scores")
+    loaded = load_model(options)
+    names, tokens_bt = load_tokens(options, loaded, SHOWN)
+    nats_bt = likelihood(loaded.model, loaded.params, tokens_bt, mesh=loaded.mesh, batch_size=options.batch_size)
+
+    if not is_first():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    scores = {name: float(nats) for name, nats in zip(names, nats_bt.mean(axis=1), strict=True)}
+    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    np.savez(out / "nats.npz", names=names, tokens=tokens_bt, nats=nats_bt, colors=loaded.palette.colors)
+    images = loaded.palette.decode(tokens_bt[:SHOWN])
+    plot_surprise(out / "surprise.png", images, nats_bt[:SHOWN].reshape(images.shape[:3]))
+    for name, nats in scores.items():
+        print(f"{nats:.4f} nats/token  {name}")
+    print(f"mean {nats_bt.mean():.4f} nats/token of {len(names)} images: {out}")

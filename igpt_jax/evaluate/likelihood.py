@@ -1,0 +1,50 @@
+"""How surprising every pixel is to a model: exact likelihoods of any images."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.objectives import token_nats
+
+HIDDEN_PARTS = 7  # a BERT model is asked about a seventh of an image at a time, near the 15 % that it is trained with
+
+
+def likelihood(
+    model: ImageGPT, params: dict, tokens_bt: np.ndarray, *, mesh: Mesh, batch_size: int = 32, seed: int = 0
+) -> np.ndarray:
+    """-log p of every token, in nats; the mean of a row is its image's nats per token.
+
+    An autoregressive model's add up to the -log likelihood of the image.  For a BERT model every position is hidden
+    once, in one of seven random parts drawn by `seed`, and predicted from the other six.
+
+    tokens_bt: (b, context) int32 in [0, v).  Returns (b, context) float32.
+    """
+    batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
+    if model.config.causal:
+        function = functools.partial(_autoregressive_nats, model, params)
+    else:
+        part_t = np.random.default_rng(seed).permutation(model.config.context) % HIDDEN_PARTS
+        function = functools.partial(_bert_nats, model, params, jnp.asarray(part_t))
+    return np.concatenate(list(map_batches(function, batches, mesh)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _autoregressive_nats(model, params, batch):
+    return token_nats(model.apply({"params": params}, batch["tokens"]), batch["tokens"])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _bert_nats(model, params, part_t, batch):
+    tokens_bt = batch["tokens"]
+
+    def add_part(nats_bt, part):
+        hidden_bt = jnp.broadcast_to(part_t == part, tokens_bt.shape)
+        logits_btv = model.apply({"params": params}, tokens_bt, hidden_bt)
+        return jnp.where(hidden_bt, token_nats(logits_btv, tokens_bt), nats_bt), None
+
+    return jax.lax.scan(add_part, jnp.zeros(tokens_bt.shape), jnp.arange(HIDDEN_PARTS))[0]
