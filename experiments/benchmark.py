@@ -2,9 +2,9 @@
 
     python -m experiments.benchmark [tokens|input|palette|all] [--json]
 
-Every entry checks first that both sides compute the same thing, warms both up, and then measures them in alternating
-rounds.  It prints the median of each side and of the ratio of each round: the ratio is what means something, since both
-sides share the machine's moods.  More than 1 means that ours is faster.  The peers come with the extra `test`.
+Every entry checks that both sides compute the same thing, warms both up, and then measures them in alternating rounds.
+It prints the median of each side and of the ratio of each round: the ratio is what means something, since both sides
+share the machine's moods.  More than 1 means that ours is faster.  The peers come with the extra `test`.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def input() -> Result:
 
 
 def palette() -> Result:
-    """512 colours for a million pixels, against scikit-learn's KMeans with the same number of starts."""
+    """512 colours for a million pixels, against scikit-learn's KMeans with one start too: a cold round, of minutes."""
     from sklearn.cluster import KMeans
 
     from igpt_jax.data import kmeans

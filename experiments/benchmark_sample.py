@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import igpt_jax as ig
-from igpt_jax.__main__ import keep_freed_memory
 from igpt_jax.generate.sample import SEGMENT, Sampler, image_keys, sample
+from igpt_jax.memory import keep_freed_memory
 
 LAYERS, WIDTH, HEADS, RESOLUTION, COLORS = 4, 256, 4, 32, 512
 

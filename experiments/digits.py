@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data.name = "digits"
     config.data.batch_size = 32
+    config.data.fold_validation = True  # all options are settled
 
     config.optimizer.learning_rate = 3e-3
     config.evaluate.batch_size = 120

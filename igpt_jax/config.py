@@ -6,12 +6,14 @@ program `RunConfig.from_dict` turns it into frozen dataclasses, so that the core
 
 import dataclasses
 import difflib
+import math
 
 import ml_collections
 
 from igpt_jax.errors import InputError
 
 OBJECTIVES = ("ar", "bert")
+BEST = {"validation/nats_per_token": min, "probe/accuracy": max}  # what an evaluation measures; which value is best
 
 
 def _check(condition: bool, message: str) -> None:
@@ -144,8 +146,10 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
+    skip_spikes: int = 0  # steps with a NaN or infinite loss or gradient that are left out before the run stops
 
     def __post_init__(self):
+        _check(self.skip_spikes >= 0, f"optimizer.skip_spikes={self.skip_spikes} must be 0 (stop at once) or more")
         _check(self.learning_rate > 0, f"optimizer.learning_rate={self.learning_rate} must be positive")
         _check(self.warmup_epochs >= 0, f"optimizer.warmup_epochs={self.warmup_epochs} must not be negative")
 
@@ -201,8 +205,10 @@ class RunConfig:
     seed: int = 0
     steps: int = 1_000_000
     log_every: int = 50  # steps between lines of metrics
-    checkpoint_every: int = 1000  # steps
+    checkpoint_every: int = 1000  # steps; also before each evaluation and after the last step
     keep_checkpoints: int = 3  # newest ones
+    keep_every: int = 0  # steps; those of its multiples stay too; 0: none
+    keep_best: str = ""  # the one with the best "validation/nats_per_token" or "probe/accuracy" stays too
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     palette: PaletteConfig = PaletteConfig()
@@ -218,6 +224,13 @@ class RunConfig:
             self.model.objective == self.objective.name,
             f"model.objective={self.model.objective!r} but objective.name={self.objective.name!r}; set that one",
         )
+        _check(self.keep_every >= 0, f"keep_every={self.keep_every} must be 0 (none) or more")
+        _check_choice("keep_best", self.keep_best, ("", *BEST))
+        _check(
+            not self.keep_best or (self.evaluate.every > 0 and self.evaluate.split == "validation"),
+            f"keep_best={self.keep_best!r} needs evaluations during training, on images that may choose; "
+            "set evaluate.every, and evaluate.split=validation",
+        )
         for layer in self.evaluate.probe.layers:
             _check(
                 0 <= layer <= self.model.layers,
@@ -232,6 +245,8 @@ class RunConfig:
         Raises InputError naming the first that cannot work.
         """
         values = {"objective": {}, "model": {}} | values
+        for section in ("objective", "model"):
+            _check(type(values[section]) is dict, f"{section}={values[section]!r} is no section of keys")
         name = values["objective"].get("name", ObjectiveConfig.name)
         values["model"] = {"objective": name} | values["model"]
         return _from_dict(cls, values, prefix="")
@@ -260,12 +275,15 @@ def _from_dict(cls, values: dict, prefix: str):
 
 def _convert(kind, value, name: str):
     if dataclasses.is_dataclass(kind):
-        return _from_dict(kind, dict(value), prefix=f"{name}.")
+        _check(type(value) is dict, f"{name}={value!r} is a {type(value).__name__}; expected a section of keys")
+        return _from_dict(kind, value, prefix=f"{name}.")
     if kind in (tuple[int, ...], tuple[float, ...]):
+        _check(type(value) in (list, tuple), f"{name}={value!r} is a {type(value).__name__}; expected a tuple")
         element = kind.__args__[0]
         return tuple(_convert(element, item, name) for item in value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise InputError(f"{name}={value!r} is a {type(value).__name__}; expected {kind.__name__}")
+    _check(kind is not float or math.isfinite(value), f"{name}={value!r} must be a finite number")
     return value

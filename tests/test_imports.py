@@ -12,7 +12,10 @@ import igpt_jax
 ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
+    "memory",
+    "files",
     "config",
+    "flags",
     "data",
     "model",
     "objectives",
@@ -25,7 +28,19 @@ ORDER = [
     "commands",
     "__main__",
 ]
-WITHOUT_TENSORFLOW = {"errors", "config", "model", "objectives", "parallel", "train", "generate", "weights"}
+WITHOUT_TENSORFLOW = {
+    "errors",
+    "memory",
+    "files",
+    "config",
+    "flags",
+    "model",
+    "objectives",
+    "parallel",
+    "train",
+    "generate",
+    "weights",
+}
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 
 

@@ -1,5 +1,6 @@
 """Measures a trained model: held-out likelihood, and linear probes beside their baselines."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -12,6 +13,7 @@ from igpt_jax.config import RunConfig
 from igpt_jax.evaluate.forward import mean_nats, split_features
 from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.evaluate.probe import ProbeResult, probe
+from igpt_jax.files import replacing
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.parallel.processes import is_first
@@ -26,15 +28,16 @@ PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
 
 
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
-    """Writes WORKDIR/evaluation.json and WORKDIR/report/ for the newest checkpoint."""
-    del options
+    """Writes WORKDIR/evaluation.json and WORKDIR/report/ for the newest whole checkpoint, or that of --step."""
     start = time.perf_counter()
     saved = saved_config(workdir)
     run = Run.open(config or saved, workdir)
-    checkpoints = Checkpoints(workdir)
-    step = checkpoints.require_latest_step()
-    params = checkpoints.restore_params(step, abstract_params(run.model, run.mesh))
-    checkpoints.close()
+    like = abstract_params(run.model, run.mesh)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        if options.step is None:
+            step, params = checkpoints.newest(lambda step: (step, checkpoints.restore_params(step, like)))
+        else:
+            step, params = options.step, checkpoints.restore_params(options.step, like)
     evaluate(run, params, step, start)
     report(run, params)
 
@@ -54,7 +57,8 @@ def evaluate(run: Run, params: dict, step: int, start: float) -> None:
     if not is_first():
         return
     result["wall_seconds"] = time.perf_counter() - start
-    (run.workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    with replacing(run.workdir / "evaluation.json") as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{split}: {result['nats_per_token'][split]:.4f} nats/token")
     if run.train.classes:
         found, layers = result["probe"], run.config.model.layers

@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 from jax.sharding import Mesh
 
-from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import ParallelConfig
 from igpt_jax.data.files import read_images
 from igpt_jax.data.palette import Palette
@@ -18,7 +17,7 @@ from igpt_jax.weights.load import load
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A model that runs, its palette, and the directory that its pictures go to if no other is given."""
+    """A model that runs, with its palette, on a mesh of all devices."""
 
     model: ImageGPT
     params: dict
@@ -47,6 +46,8 @@ def load_tokens(options, loaded: Loaded, count: int) -> tuple[list[str], np.ndar
         return names, loaded.palette.encode(images)
     if not options.workdir:
         raise InputError("--images=PATH is missing; name an image or a folder of images")
+    from igpt_jax.commands.run import Run, saved_config  # needs TensorFlow, which reading image files does not
+
     workdir = pathlib.Path(options.workdir)
     run = Run(saved_config(workdir), workdir)
     tokens_bt = next(run.examples(run.test))["tokens"][:count]

@@ -59,7 +59,8 @@ def main(config, workdir, options) -> None:
     result["jensen_shannon"] = {
         name: divergences(tokens_bt, train_bt, len(palette)) for name, tokens_bt in sets.items()
     }
-    result["labels"] = _labels(run, params, train_bt, labels_b, sets)
+    if run.train.classes > 1:
+        result["labels"] = _labels(run, params, train_bt, labels_b, sets)
 
     if not is_first():
         return
@@ -108,5 +109,6 @@ def _print(result):
     rows += [(f"Jensen-Shannon, nats: {key}", "jensen_shannon", key) for key in ("tokens", "row_pairs", "column_pairs")]
     for title, section, key in rows:
         print(f"{title:<44}" + "".join(f"{result[section][name][key]:>10.4g}" for name in ("samples", "held_out")))
-    title, found = "Jensen-Shannon, nats: labels by the probe", result["labels"]["jensen_shannon"]
-    print(f"{title:<44}" + "".join(f"{found[name]:>10.4g}" for name in ("samples", "held_out")))
+    if "labels" in result:
+        title, found = "Jensen-Shannon, nats: labels by the probe", result["labels"]["jensen_shannon"]
+        print(f"{title:<44}" + "".join(f"{found[name]:>10.4g}" for name in ("samples", "held_out")))

@@ -1,8 +1,8 @@
 """One run made ready: its work dir, data, palette and mesh, checked against each other."""
 
+import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterator
 
@@ -23,6 +23,7 @@ from igpt_jax.evaluate.forward import with_masks
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
 from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
+from igpt_jax.train.claim import CONFIG, PALETTE, locked, read_claim, write_claim
 from igpt_jax.train.optimizer import learning_rate_schedule
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
@@ -30,6 +31,7 @@ FIXED = (
     *("seed", "steps", "model", "palette", "objective", "optimizer"),
     *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation")),
 )
+FREE = ("optimizer.skip_spikes",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,29 +47,54 @@ class Run:
 
     @classmethod
     def open(cls, config: RunConfig, workdir: pathlib.Path) -> "Run":
-        """Checks that everything fits together, then claims the work dir.
+        """Checks that everything fits together; writes nothing.
 
-        Raises InputError, with nothing written, where an option cannot work or the work dir belongs to another run.
+        Raises InputError where an option cannot work or the work dir belongs to another run.
         """
-        if (workdir / "config.json").exists():
-            _check_same(saved_config(workdir), config, workdir)
         run = cls(config, workdir)
+        run._check_claim()
         check_model(config.model, run.mesh)
         batch_share(run.mesh)
         check_batch("data.batch_size", config.data.batch_size, run.mesh)
         check_batch("evaluate.batch_size", config.evaluate.batch_size, run.mesh)
         steps_per_epoch = len(run.train) / config.data.batch_size
         learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
-        palette = run.palette
+        run._check_palette()
         run.examples(run.test)
-        if is_first():
-            workdir.mkdir(parents=True, exist_ok=True)
-            (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-            palette.save(workdir / "palette.npy")
-        wait_for_all("the work dir is claimed")
-        if not (workdir / "config.json").exists():
-            raise InputError(f"process {jax.process_index()} does not see {workdir}; put it where all processes do")
         return run
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Makes the work dir this run's, and keeps others from writing there for as long as it lasts.
+
+        Raises InputError where another run writes there now, or came first.
+        """
+        with contextlib.ExitStack() as stack:
+            if is_first():
+                self.workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.workdir))
+                self._check_claim()
+                self._check_palette()
+                write_claim(self.workdir, self.config, self.palette)
+            wait_for_all("the work dir is claimed")
+            if not (self.workdir / CONFIG).exists():
+                here = f"process {jax.process_index()}"
+                raise InputError(f"{here} does not see {self.workdir}; put it where all processes do")
+            yield
+
+    def _check_claim(self):
+        if (self.workdir / CONFIG).exists():
+            _check_same(saved_config(self.workdir), self.config, self.workdir)
+
+    def _check_palette(self):
+        found = self.palette.hash
+        if (self.workdir / CONFIG).exists():
+            _, claimed = read_claim(self.workdir)
+            if found != claimed:
+                raise InputError(
+                    f"{self.workdir / PALETTE} has hash {found}, but the run was made with {claimed}; the file is "
+                    f"damaged or another: delete it to have the colours fitted again, or restore it"
+                )
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -85,7 +112,7 @@ class Run:
 
         Every process takes the colours that process 0 has.
         """
-        path, given = self.workdir / "palette.npy", self.config.palette.path
+        path, given = self.workdir / PALETTE, self.config.palette.path
         known = {}
         if path.exists():
             known[str(path)] = Palette.load(path)
@@ -188,20 +215,19 @@ class Run:
 
 def saved_config(workdir: pathlib.Path) -> RunConfig:
     """Reads the config that a work dir was made with.  Raises InputError where there is none."""
-    path = workdir / "config.json"
-    if not path.exists():
-        raise InputError(f"{workdir} is not a work dir (no config.json); train one with: python -m igpt_jax train")
-    return RunConfig.from_dict(json.loads(path.read_text()))
+    config, _ = read_claim(workdir)
+    return config
 
 
 def _check_same(saved, config, workdir):
     for key in FIXED:
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, config))
         for name, old_value, new_value in _differences(key, old, new):
-            raise InputError(
-                f"{workdir} was made with {name}={old_value!r}, now it is {new_value!r}; "
-                f"use the same value or another --workdir"
-            )
+            if name not in FREE:
+                raise InputError(
+                    f"{workdir} was made with {name}={old_value!r}, now it is {new_value!r}; "
+                    f"use the same value or another --workdir"
+                )
 
 
 def _differences(name, old, new):

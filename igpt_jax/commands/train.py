@@ -1,5 +1,6 @@
 """Pretrains a model, then measures it and draws the report."""
 
+import contextlib
 import pathlib
 import time
 
@@ -8,19 +9,36 @@ import numpy as np
 from igpt_jax.commands.evaluate import evaluate, probe_features, report
 from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
+from igpt_jax.errors import Preempted
 from igpt_jax.evaluate.forward import mean_nats
+from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
+from igpt_jax.train.preemption import Preemption
+from igpt_jax.train.replay import replay
 
 
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
-    """Fills WORKDIR: checkpoints, metrics.jsonl, TensorBoard events, evaluation.json and report/."""
-    del options
-    start = time.perf_counter()
-    run = Run.open(config, workdir)
+    """Fills WORKDIR: checkpoints, metrics.jsonl, TensorBoard events, evaluation.json and report/.
 
+    With --replay=STEP writes nothing, and shows what each image of that step's batch did to the loss.
+    """
+    start = time.perf_counter()
+    with Preemption() as preemption:
+        run = Run.open(config, workdir)
+        if options.replay is not None:
+            _replay(run, options.replay)
+            return
+        with run.claim():
+            try:
+                _train(run, start, preemption)
+            except Preempted as notice:
+                raise Preempted(f"{notice}; {_standing(workdir)}; run the same command again to go on") from None
+
+
+def _train(run, start, preemption):
     def measure(params):
         nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
-        scalars = {f"{config.evaluate.split}/nats_per_token": nats}
+        scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
         if not run.train.classes:
             return scalars
         probe = probe_features(run, params)
@@ -28,13 +46,30 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
         return scalars | {"probe/accuracy": probe.accuracy} | accuracies
 
     state = fit(
-        config,
-        workdir,
+        run.config,
+        run.workdir,
         palette=run.palette,
         images_per_epoch=len(run.train),
         batches_from=run.batches_from,
         evaluate=measure,
         mesh=run.mesh,
+        preemption=preemption,
     )
     evaluate(run, state.params, int(np.asarray(state.step)), start)
     report(run, state.params)
+
+
+def _replay(run, step):
+    replay(
+        run.config,
+        run.workdir,
+        step,
+        images_per_epoch=len(run.train),
+        batches_from=run.batches_from,
+        mesh=run.mesh,
+    )
+
+
+def _standing(workdir):
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        return f"the checkpoint of step {checkpoints.steps[0]} is saved" if checkpoints.steps else "no step was taken"

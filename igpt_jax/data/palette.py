@@ -54,7 +54,7 @@ class Palette:
             palette = cls(np.load(path, allow_pickle=False))
         except FileNotFoundError:
             raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colours in [-1, 1]") from None
-        except (OSError, EOFError, ValueError, TypeError) as error:
+        except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds
             raise InputError(f"{path} is not a palette: {error}") from error
         object.__setattr__(palette, "_directory", pathlib.Path(path).parent)
         return palette

@@ -6,13 +6,13 @@ import numpy as np
 
 from igpt_jax.config import DataConfig
 from igpt_jax.data.folder import open_folder, split_folders
-from igpt_jax.data.prepared import EMBEDDED, open_split, prepare
+from igpt_jax.data.prepared import open_split, prepare
 from igpt_jax.data.records import Source
 from igpt_jax.data.token_files import open_tokens
 from igpt_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
-_HELD_OUT = {"imagenet2012": 0.04} | dict.fromkeys(EMBEDDED, 0.0)  # of the training images; else a tenth
+_HELD_OUT = {"imagenet2012": 0.04, "photos": 0.0}  # of the training images; else a tenth
 _PERMUTATION_SEED = 0
 
 
@@ -20,7 +20,7 @@ def load_source(config: DataConfig, split: str) -> Source:
     """Opens a split of `config.name`, preparing the data set first if need be.
 
     "train" and "validation" divide the training images by a fixed permutation: 4 % of ImageNet's are held out, none
-    of digits' and photos', and a tenth of any other set's (paper, section 3.1); `config.fold_validation` puts them
+    of photos', which overlap, and a tenth of any other set's (paper, section 3.1); `config.fold_validation` puts them
     back.  "test" is the set's own test split, or its validation split where the labels of the test images are not
     public or there are none; a set without either, such as a plain folder, gives a tenth of its images.
 

@@ -4,11 +4,9 @@ FID and its kin depend on a downloaded network; these depend on the data alone. 
 for as many held-out images, both against the training images, so that the second number says what the first may be.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from igpt_jax.evaluate.logistic_regression import solve
+from igpt_jax.evaluate.logistic_regression import fit_probes
 
 _CHUNK = 64  # images compared at once with all training images
 
@@ -62,7 +60,5 @@ def predict_labels(
     """Labels of the test images by a logistic regression on standardised training features, as the probe's; (b,)."""
     mean_1d = train_bd.mean(axis=0, keepdims=True)
     scale_1d = 1 / np.maximum(train_bd.std(axis=0, keepdims=True), 1e-6)
-    weights_sdc, biases_sc, _, _ = jax.jit(solve, static_argnames="classes")(
-        jnp.asarray((train_bd - mean_1d) * scale_1d), jnp.asarray(labels_b), jnp.asarray([l2]), classes=classes
-    )
-    return ((test_bd - mean_1d) * scale_1d @ np.asarray(weights_sdc[0]) + np.asarray(biases_sc[0])).argmax(axis=1)
+    found = fit_probes(((train_bd - mean_1d) * scale_1d)[None], labels_b, classes, [l2])
+    return ((test_bd - mean_1d) * scale_1d @ found.weights_lsdc[0, 0] + found.biases_lsc[0, 0]).argmax(axis=1)

@@ -27,7 +27,9 @@ def join(option: str) -> None:
         return
     known = {} if option == "auto" else _parse(option)
     try:
-        jax.distributed.initialize(**known, shutdown_timeout_seconds=LEAVING_SECONDS)
+        jax.distributed.initialize(
+            **known, heartbeat_timeout_seconds=LEAVING_SECONDS, shutdown_timeout_seconds=LEAVING_SECONDS
+        )
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
             f"--distributed={option}: the processes did not find each other: {error}; start every one, with the same "

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from igpt_jax.files import replacing
+
 INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
 
@@ -45,4 +47,5 @@ def _axes(title, x, y):
 
 def _save(figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150)

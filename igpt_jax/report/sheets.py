@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from igpt_jax.data.palette import Palette
+from igpt_jax.files import replacing
 
 VISIBLE = 96  # pixels a side that an image is enlarged to, about
 GRAY = np.uint8(127)  # stands for what is hidden or not yet drawn
@@ -34,7 +35,8 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
     """Shows b images (b, r, r, 3) uint8 in a sheet about as wide as high, in their order, every pixel a square."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(path)
+    with replacing(path) as partial:
+        Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(partial)
 
 
 def save_drawing(path: pathlib.Path, images: np.ndarray, given: int, frames: int = 48) -> None:
@@ -47,7 +49,8 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, given: int, frames: int
         pictures.append(Image.fromarray(picture).quantize(256))
     path.parent.mkdir(parents=True, exist_ok=True)
     durations = [80] * (frames - 1) + [2000]  # ms
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    with replacing(path) as partial:
+        pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
 def plot_completions(
@@ -130,4 +133,5 @@ def _square(images):
 
 def _save(figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150)

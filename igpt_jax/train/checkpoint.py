@@ -1,102 +1,224 @@
-"""Orbax checkpoints that explain themselves: parameters, optimiser state, config and palette in every one."""
+"""Orbax checkpoints that explain and verify themselves: config, palette, versions and fingerprints in every one."""
 
+import contextlib
 import dataclasses
+import hashlib
+import importlib.metadata
+import json
 import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
+from igpt_jax import __version__
 from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
+from igpt_jax.parallel.processes import is_first, wait_for_all
+from igpt_jax.train.fingerprint import fingerprints
 from igpt_jax.train.state import TrainState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no fingerprints
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+T = TypeVar("T")
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint is not what was saved."""
 
 
 class Checkpoints:
     """The checkpoints of one work dir, `WORKDIR/checkpoints/STEP/{params,optimizer,about}`.
 
-    Saving is asynchronous and atomic: a directory has its final name only once it is whole.
+    Saving is asynchronous and atomic: a directory has its final name only once it is whole.  What comes back, on any
+    mesh and any number of processes, is what was saved, or `DamagedCheckpoint` is raised.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None):
-        """Opens for writing with `keep`, the number of newest checkpoints that stay; without it, for reading."""
+    def __init__(self, workdir: pathlib.Path, keep: PreservationPolicy | None = None):
+        """Opens for writing with `keep`, which says what stays when a new one is whole; without it, for reading."""
         self._directory = workdir.absolute() / "checkpoints"
         self._manager = None
-        if keep or self._directory.is_dir():
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        if keep:
+            options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+        elif self._directory.is_dir():
+            options = ocp.CheckpointManagerOptions(create=False)
+        else:
+            return
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     @property
-    def latest_step(self) -> int | None:
-        """The newest step saved, or None."""
-        return self._manager.latest_step() if self._manager else None
+    def steps(self) -> list[int]:
+        """The steps saved, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True) if self._manager else []
 
-    def require_latest_step(self) -> int:
-        """The newest step saved.  Raises InputError where there is none."""
-        if self.latest_step is None:
+    def newest(self, read: Callable[[int], T], before: float = float("inf")) -> T:
+        """Gives what `read` makes of the newest checkpoint that is not damaged, naming on stderr those that are.
+
+        before: only steps below it count.
+
+        Raises:
+          InputError: there is none, or all are damaged.
+        """
+        steps = [step for step in self.steps if step < before]
+        if not steps:
             raise InputError(f"no checkpoint in {self._directory}; train one with: python -m igpt_jax train")
-        return self.latest_step
+        for step in steps:
+            try:
+                return read(step)
+            except DamagedCheckpoint as error:
+                damage = error
+                print(f"{error}; trying the one before", file=sys.stderr)
+        raise InputError(f"all checkpoints in {self._directory} are damaged, the oldest so: {damage}; restore a copy")
+
+    def resume(self, like: TrainState, palette: Palette) -> TrainState | None:
+        """Reads the newest state that is not damaged, or None before the first one; moves damaged ones out of the way.
+
+        Raises:
+          InputError: as `newest`, or the palette is another than the checkpoint's.
+        """
+        if not self.steps:
+            return None
+
+        def read(step):
+            self._check_palette(step, palette)
+            return self.restore(step, like)
+
+        state = self.newest(read)
+        damaged = [step for step in self.steps if step > int(state.step)]
+        for step in damaged if is_first() else []:
+            aside = self._directory / f"{step}.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._directory / str(step)).rename(aside)
+        if damaged:
+            wait_for_all("damaged checkpoints are out of the way")
+            self._manager.reload()
+        return state
 
     def save(self, state: TrainState, config: RunConfig, palette: Palette) -> None:
-        """Writes the state in the background; `close` waits for it."""
-        optimizer = {"step": state.step, "opt_state": state.opt_state}
-        self._save(int(state.step), state.params, config, palette, optimizer=ocp.args.StandardSave(optimizer))
+        """Writes the state in the background, unless its step is there already; `close` waits for it.
+
+        Raises:
+          InputError: this one, or the one before, could not be written.
+        """
+        if int(state.step) not in self.steps:
+            items = {"params": state.params, "optimizer": _optimizer_items(state)}
+            self._save(int(state.step), items, config, palette)
 
     def save_params(self, step: int, params: dict, config: RunConfig, palette: Palette) -> None:
         """Writes parameters without optimiser state: enough to evaluate and sample, not to resume training."""
-        self._save(step, params, config, palette)
+        self._save(step, {"params": params}, config, palette)
 
-    def _save(self, step, params, config, palette, **items):
+    def _save(self, step, items, config, palette):
         about = {
             "format_version": FORMAT_VERSION,
+            "step": step,
             "config": dataclasses.asdict(config),
             "palette": palette.colors.tolist(),
             "palette_hash": palette.hash,
+            "versions": {"igpt_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "fingerprints": fingerprints(items),
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(params=ocp.args.StandardSave(params), about=ocp.args.JsonSave(about), **items),
-        )
+        about["hash"] = _hash(about)
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(about=ocp.args.JsonSave(about), **args))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """Reads the whole state onto the shardings of `like`, whatever mesh it was saved from.
+        """Reads the whole state onto the shardings of `like`.
 
         Raises InputError where the checkpoint has parameters alone, as `save_params` writes.
         """
-        if not (self._directory / str(step) / "optimizer").exists():
+        where, about = self._directory / str(step), self._about(step)
+        if about["format_version"] == 1:
             raise InputError(
-                f"{self._directory / str(step)} has no optimiser state, so training cannot resume from it; "
+                f"{where} has format version 1, and training goes on from version {FORMAT_VERSION} only; keep its "
+                f"parameters with: python -m igpt_jax convert --input={self._directory.parent} --output=NEW --to=igpt"
+            )
+        if not any(name.startswith("optimizer/") for name in about["fingerprints"]):
+            raise InputError(
+                f"{where} has no optimiser state, so training cannot resume from it; "
                 f"evaluate it or sample from it, or train in another --workdir"
             )
-        optimizer = {"step": like.step, "opt_state": like.opt_state}
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(like.params), optimizer=ocp.args.StandardRestore(optimizer)
-            ),
-        )
-        return TrainState(items.optimizer["step"], items.params, items.optimizer["opt_state"])
+        items = self._restore(step, {"params": like.params, "optimizer": _optimizer_items(like)})
+        return TrainState(params=items["params"], **items["optimizer"])
 
     def restore_params(self, step: int, like: dict) -> dict:
         """Reads the parameters alone onto the shardings of `like`."""
-        return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like))).params
+        return self._restore(step, {"params": like})["params"]
 
     def about(self, step: int) -> tuple[RunConfig, Palette]:
         """Reads the config and palette that the checkpoint was trained with."""
-        about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
-        if about["format_version"] != FORMAT_VERSION:
+        about = self._about(step)
+        return RunConfig.from_dict(about["config"]), Palette(np.asarray(about["palette"], np.float32))
+
+    def _restore(self, step, like):
+        about = self._about(step)
+        with self._reading(step):
+            args = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
+            restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
+        for name, found in fingerprints(restored).items() if about["format_version"] > 1 else ():
+            if found != about["fingerprints"].get(name):
+                raise DamagedCheckpoint(f"{self._directory / str(step)} is damaged: {name} is not what was saved")
+        return restored
+
+    def _about(self, step):
+        where = self._directory / str(step)
+        with self._reading(step):
+            about = dict(self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about)
+            version, saved_hash = about["format_version"], about.pop("hash", None)
+        if (version == 1 and saved_hash) or (version != 1 and (saved_hash != _hash(about) or about["step"] != step)):
+            raise DamagedCheckpoint(f"{where} is damaged: its description is not what was saved")
+        if version not in (1, FORMAT_VERSION):
+            raise InputError(f"{where} has format version {version}; a newer igpt_jax wrote it: use that one")
+        return about
+
+    def _check_palette(self, step, palette):
+        _, saved = self.about(step)
+        if saved != palette:
             raise InputError(
-                f"{self._directory / str(step)} has format version {about['format_version']}; "
-                f"this igpt_jax reads version {FORMAT_VERSION}"
+                f"the palette has hash {palette.hash}, but {self._directory / str(step)} was trained with "
+                f"{saved.hash}; use that one, or another --workdir"
             )
-        palette = Palette(np.asarray(about["palette"], np.float32))
-        if palette.hash != about["palette_hash"]:
-            raise InputError(f"{self._directory / str(step)} holds a damaged palette; restore an older checkpoint")
-        return RunConfig.from_dict(about["config"]), palette
+
+    @contextlib.contextmanager
+    def _reading(self, step) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # what orbax, tensorstore and json raise on damaged files is anything
+            reason = " ".join(str(error).split())[:300]
+            raise DamagedCheckpoint(f"{self._directory / str(step)} is damaged: {reason}") from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a background thread's, of many libraries
+            whole = max((int(path.name) for path in self._directory.iterdir() if path.name.isdecimal()), default=None)
+            raise InputError(
+                f"cannot write a checkpoint in {self._directory}: {str(error).rsplit(': ', 1)[-1]}; "
+                f"{'there is no other' if whole is None else f'that of step {whole} is whole'}; "
+                f"make room, and run the same command again to go on"
+            ) from error
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
+        """Waits until everything is on disk.  Raises InputError where something could not be written."""
         if self._manager:
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
+
+
+def _optimizer_items(state):
+    return {"step": state.step, "opt_state": state.opt_state, "skipped": state.skipped}
+
+
+def _hash(about):
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

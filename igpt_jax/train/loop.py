@@ -1,27 +1,25 @@
-"""The training loop: batches in, metrics, evaluations and checkpoints out."""
+"""The training loop: batches in, metrics, evaluations and checkpoints out, whatever interrupts it."""
 
 import contextlib
 import itertools
-import math
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
-from igpt_jax.errors import InputError
-from igpt_jax.model.flops import peak_flops, training_flops
+from igpt_jax.errors import Preempted
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import objective_function
-from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.prefetch import DeviceBatches
+from igpt_jax.train.record import Record
+from igpt_jax.train.retention import retention
+from igpt_jax.train.stall import announcing_stalls
 from igpt_jax.train.state import TrainState, abstract_state, compile_step, init_state
 
 
@@ -34,92 +32,77 @@ def fit(
     batches_from: Callable[[int], Iterator[dict[str, np.ndarray]]],
     evaluate: Callable[[dict], dict[str, float]],
     mesh: Mesh,
+    preemption: Preemption | None = None,
 ) -> TrainState:
     """Trains to `config.steps`, from the newest checkpoint in `workdir` or from the start.
+
+    However often it is interrupted and called again, states, metrics and evaluations are those of one undisturbed run:
+    a step depends on the seed, its number and the state before it alone.
 
     Args:
       palette: saved with every checkpoint.
       images_per_epoch: sets the length of the warm-up.
-      batches_from: gives this process's part of every batch from a step (0-based) on.
+      batches_from: gives this process's part of every batch from a step (0-based) on, with the images' "index".
       evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and not after the last.
+      preemption: says when to stop early; nothing does without it.
     Returns:
       The state after the last step.
     Raises:
-      InputError: the loss is no longer finite, or an option cannot work.
+      InputError: more than `config.optimizer.skip_spikes` losses or gradients are not finite, a file cannot be written,
+        or an option cannot work.
+      Preempted: everything is saved, and the next call goes on.
     """
+    preemption = preemption or Preemption()
     model = ImageGPT(config.model)
     schedule = learning_rate_schedule(
         config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
     )
     optimizer = adam(config.optimizer, schedule)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep=config.keep_checkpoints)))
-        if checkpoints.latest_step is None:
-            state = init_state(model, optimizer, config.seed, mesh)
-        else:
-            state = checkpoints.restore(checkpoints.latest_step, abstract_state(model, optimizer, mesh))
+        keep = retention(config, workdir / "metrics.jsonl")
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep)))
+        state = checkpoints.resume(abstract_state(model, optimizer, mesh), palette)
+        state = state or init_state(model, optimizer, config.seed, mesh)
         start = int(state.step)
         if start >= config.steps:
             return state
 
-        batches = DeviceBatches(batches_from(start), mesh)
+        device_batches = DeviceBatches(batches_from(start), mesh)
+        batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
+        batches = itertools.chain([first_batch], batches)
         step_function = compile_step(model, optimizer, objective_function(config.objective), config.seed, mesh)
         step_function = step_function.lower(state, first_batch).compile()
 
-        files, progress = [], []
-        if is_first():
-            files = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir)]
-            progress = [Progress(start, config.steps)]
-        for writer in files + progress:
-            stack.enter_context(contextlib.closing(writer))
-        clock = _Clock(config, start, batches)
-        steps = range(start + 1, config.steps + 1)
-        for step, batch in zip(steps, itertools.chain([first_batch], batches), strict=False):
-            state, metrics = step_function(state, batch)
-            if step % config.log_every == 0 or step == config.steps:
-                scalars = _finite(jax.device_get(metrics), step) | clock.lap(step)
-                scalars["learning_rate"] = float(schedule(step - 1))
-                for writer in files + progress:
-                    writer.write_scalars(step, scalars)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoints.save(state, config, palette)
-            if config.evaluate.every and step % config.evaluate.every == 0 and step < config.steps:
-                scalars = evaluate(state.params)
-                for writer in files:
-                    writer.write_scalars(step, scalars)
-                clock.restart(step)
+        record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
+        stack.enter_context(preemption.held())
+        try:
+            if _evaluates_after(config, start) and not record.evaluated:
+                record.write_evaluation(start, _interruptible(preemption, evaluate, state.params))
+            for step in range(start + 1, config.steps + 1):
+                batch = _interruptible(preemption, next, batches)
+                state, metrics = step_function(state, batch)
+                record.add(step, batch, metrics)
+                if preemption.reached(step):
+                    raise preemption.notice
+                evaluates = _evaluates_after(config, step)
+                if step % config.checkpoint_every == 0 or step == config.steps or evaluates:
+                    record.flush()
+                    checkpoints.save(state, config, palette)
+                if evaluates:
+                    record.write_evaluation(step, _interruptible(preemption, evaluate, state.params))
+        except Preempted:
+            record.flush()
+            checkpoints.save(state, config, palette)
+            raise
     return state
 
 
-def _finite(metrics, step):
-    scalars = {name: float(value) for name, value in metrics.items()}
-    if not all(map(math.isfinite, scalars.values())):
-        raise InputError(f"the metrics are no longer finite at step {step}: {scalars}; lower optimizer.learning_rate")
-    return scalars
+def _evaluates_after(config, step):
+    return config.evaluate.every > 0 and step % config.evaluate.every == 0 and 0 < step < config.steps
 
 
-class _Clock:
-    """Speed since the last lap; evaluations and compilation do not count."""
-
-    def __init__(self, config, start, batches):
-        self._config, self._peak, self._batches = config, peak_flops(), batches
-        self.restart(start)
-
-    def restart(self, step):
-        self._step, self._time, self._waited = step, time.perf_counter(), self._batches.waited
-
-    def lap(self, step):
-        seconds = time.perf_counter() - self._time
-        seconds_per_step = seconds / (step - self._step)
-        input_wait = self._batches.waited - self._waited
-        self.restart(step)
-        speed = {
-            "images_per_second": self._config.data.batch_size / seconds_per_step,
-            "seconds_remaining": seconds_per_step * (self._config.steps - step),
-            "input_wait_fraction": input_wait / seconds,
-        }
-        if self._peak:
-            flops = training_flops(self._config.model, self._config.data.batch_size)
-            speed["mfu"] = flops / seconds_per_step / self._peak
-        return speed
+def _interruptible(preemption, function, argument):
+    """Calls what may take long and changes nothing, so that a signal need not wait for it."""
+    with preemption.held(False):
+        return function(argument)

@@ -1,27 +1,40 @@
 """Where metrics go: a JSON-lines file, TensorBoard, and a progress line for people."""
 
 import datetime
+import itertools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
 
 import tqdm
 
+from igpt_jax.errors import InputError
+from igpt_jax.files import replacing
+
 
 class JsonLines:
     """`metrics.jsonl`: one object a line, {"step": s, name: value, ...}."""
 
     def __init__(self, path: pathlib.Path, start_step: int):
-        """Opens the file for appending and drops what an interrupted run wrote after `start_step`."""
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= start_step]
-        path.write_text("".join(kept))
+        """Opens the file for appending and drops what an interrupted run wrote after `start_step`.
+
+        Raises InputError where a line is no such object.
+        """
+        self.kept = [line for line in read_metrics(path) if line["step"] <= start_step]
+        with replacing(path) as partial:
+            partial.write_text("".join(map(_dump, self.kept)))
         self._file = path.open("a")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one line."""
-        self._file.write(json.dumps({"step": step} | {name: float(x) for name, x in scalars.items()}) + "\n")
+        self._file.write(_dump({"step": step} | {name: float(x) for name, x in scalars.items()}))
         self._file.flush()
+
+    def sync(self) -> None:
+        """Returns when all lines are safely on disk: a checkpoint must not be newer than they are."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""
@@ -29,8 +42,26 @@ class JsonLines:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads every line of a metrics.jsonl, in order of step."""
-    return [json.loads(line) for line in _lines(path)]
+    """Reads every line of a metrics.jsonl, in order of step; a last line that a kill cut short is left out.
+
+    Raises InputError where another line is damaged.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+            sound = type(values) is dict and type(values.get("step")) is int
+            sound = sound and all(type(x) in (int, float) for x in values.values())
+        except (ValueError, RecursionError):
+            sound = False
+        if sound:
+            found.append(values)
+        elif number < len(lines) or line.endswith(b"\n"):
+            raise InputError(f"line {number} of {path} is damaged; delete that line")
+    if any(later["step"] < earlier["step"] for earlier, later in itertools.pairwise(found)):
+        raise InputError(f"the steps of {path} are not in order; sort its lines, or restore the file")
+    return found
 
 
 class TensorBoard:
@@ -49,6 +80,11 @@ class TensorBoard:
         if self._writer:
             self._writer.write_scalars(step, scalars)
 
+    def sync(self) -> None:
+        """Hands all points to the file system."""
+        if self._writer:
+            self._writer.flush()
+
     def close(self) -> None:
         """Flushes and closes the event file."""
         if self._writer:
@@ -66,7 +102,8 @@ class Progress:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows step, loss in nats per token, images/s, remaining time, and MFU where it is known."""
-        words = [f"{scalars['nats_per_token']:.4f} nats/token", f"{scalars['images_per_second']:,.0f} images/s"]
+        nats = scalars.get("nats_per_token", float("nan"))
+        words = [f"{nats:.4f} nats/token", f"{scalars['images_per_second']:,.0f} images/s"]
         if "mfu" in scalars:
             words.append(f"MFU {scalars['mfu']:.0%}")
         if self._bar.disable:
@@ -81,5 +118,5 @@ class Progress:
         self._bar.close()
 
 
-def _lines(path):
-    return path.read_text().splitlines(keepends=True) if path.exists() else []
+def _dump(values):
+    return json.dumps(values) + "\n"

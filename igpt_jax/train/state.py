@@ -22,6 +22,7 @@ class TrainState:
     step: jax.Array
     params: dict
     opt_state: optax.OptState
+    skipped: jax.Array  # steps whose gradient was not finite, and which changed nothing else
 
 
 def abstract_params(model: ImageGPT, mesh: Mesh) -> dict:
@@ -57,14 +58,22 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one gradient step; the same function serves one CPU and a pod, only the shardings differ.
 
-    Returns the next state, and the objective's metrics with `gradient_norm`, all float32 scalars.
+    Where the loss or the gradient is NaN or infinite, parameters and optimiser stay as they are, and `skipped` counts.
+
+    Returns the next state, and the objective's metrics with `gradient_norm` and `skipped`, all scalars.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     gradient = jax.grad(objective, argnums=1, has_aux=True)
     grads, metrics = gradient(model, state.params, batch, rng)
+    metrics |= {"gradient_norm": optax.tree.norm(grads)}
+    finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    next_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    return next_state, metrics | {"gradient_norm": optax.tree.norm(grads)}
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
+    )
+    next_state = TrainState(state.step + 1, params, opt_state, state.skipped + ~finite)
+    return next_state, metrics | {"skipped": next_state.skipped}
 
 
 def compile_step(
@@ -93,7 +102,7 @@ def _draw_params(model, key):
 
 
 def _first_state(params, optimizer):
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), skipped=jnp.zeros((), jnp.int32))
 
 
 def _abstract(draw, mesh):

@@ -23,6 +23,7 @@ from igpt_jax.weights.pickles import read_pickle
 from igpt_jax.weights.stream import Weights, progress
 
 SCOPE, UNSCOPED = "transformer.", ("lm_head.", "score.")
+LARGEST = 2**20  # of any size in a config
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What the config must say for the network to be ours; the values are also transformers' defaults.
 ARCHITECTURE = {
@@ -80,9 +81,13 @@ def _config(values, stored, path):
     where = path / "config.json"
     if values.get("model_type") != "imagegpt":
         raise InputError(f"{where} is of model_type {values.get('model_type')!r}; expected 'imagegpt'")
-    missing = [key for key in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size") if key not in values]
+    sizes = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
+    missing = [key for key in sizes if key not in values]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}; copy config.json from the directory of the weights")
+    for key in sizes:
+        if type(values[key]) is not int or not 0 < values[key] <= LARGEST:
+            raise InputError(f"{where} has {key}={values[key]!r}; expected a whole number from 1 to {LARGEST}")
     required = ARCHITECTURE | {"n_inner": 4 * values["n_embd"]}
     for key, value in required.items():
         found = values.get(key, value)
@@ -108,7 +113,11 @@ def _open_tensors(path):
         raise InputError(f"{path} has config.json but no weights; expected {' or '.join(FILES)}")
     files = [found]
     if found.suffix == ".json":
-        files = [path / name for name in sorted(set(_read_json(found)["weight_map"].values()))]
+        index = _read_json(found).get("weight_map")
+        names = list(index.values()) if type(index) is dict else [index]
+        if not all(type(name) is str and pathlib.PurePath(name).name == name for name in names):
+            raise InputError(f"{found} names no files of its own directory; download it again")
+        files = [path / name for name in sorted(set(names))]
     stored = {}
     for file in files:
         stored |= _open_file(file)
@@ -133,7 +142,10 @@ def _open_file(path):
 def _palette(path):
     preprocessor = path / "preprocessor_config.json"
     clusters = _read_json(preprocessor).get("clusters") if preprocessor.exists() else None
-    return None if clusters is None else Palette(np.array(clusters, np.float32))
+    try:
+        return None if clusters is None else Palette(np.array(clusters, np.float32))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the clusters of {preprocessor} are no palette: {error}") from error
 
 
 def _config_json(config):
@@ -189,8 +201,10 @@ def _write_safetensors(path, shapes, tensors):
 def _read_json(path):
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); download it again") from error
+    if type(values) is not dict:
+        raise InputError(f"{path} holds a {type(values).__name__}; expected an object of keys; download it again")
     return values
 
 

@@ -3,44 +3,59 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from orbax.checkpoint.checkpoint_managers import LatestN
 
 from igpt_jax.config import ObjectiveConfig, ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.claim import write_claim
 from igpt_jax.train.state import abstract_params
 from igpt_jax.weights.stream import Weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored(Weights):
-    """The weights of a checkpoint, which orbax restores onto any mesh by itself."""
+    """The weights of a checkpoint, which orbax restores onto any mesh by itself.
+
+    chosen: the user named this very step, and no older one will do where it is damaged.
+    """
 
     directory: pathlib.Path
+    chosen: bool
 
     def place(self, mesh: Mesh) -> dict:
         """Restores every parameter into its sharding on the mesh."""
+        like = abstract_params(ImageGPT(self.config), mesh)
         with contextlib.closing(Checkpoints(self.directory)) as checkpoints:
-            return checkpoints.restore_params(self.step, abstract_params(ImageGPT(self.config), mesh))
+            if self.chosen:
+                return checkpoints.restore_params(self.step, like)
+            return checkpoints.newest(lambda step: checkpoints.restore_params(step, like), before=self.step + 1)
 
 
 def holds(path: pathlib.Path) -> bool:
-    """Whether the path is a work dir with checkpoints."""
-    return (path / "checkpoints").is_dir()
+    """Whether the path is a work dir with checkpoints, or one of its checkpoints."""
+    return (path / "checkpoints").is_dir() or _is_checkpoint(path)
 
 
 def read(path: pathlib.Path) -> Weights:
-    """Opens the newest checkpoint of a work dir.  Raises InputError where there is none."""
-    with contextlib.closing(Checkpoints(path)) as checkpoints:
-        step = checkpoints.require_latest_step()
-        config, palette = checkpoints.about(step)
+    """Opens the newest checkpoint of a work dir that is not damaged, or the one at the path.
+
+    Raises InputError where there is none.
+    """
+    chosen = _is_checkpoint(path)
+    directory = path.parents[1] if chosen else path
+    with contextlib.closing(Checkpoints(directory)) as checkpoints:
+        if chosen:
+            step, (config, palette) = int(path.name), checkpoints.about(int(path.name))
+        else:
+            step, (config, palette) = checkpoints.newest(lambda step: (step, checkpoints.about(step)))
 
     @functools.cache
     def leaves():
@@ -53,8 +68,14 @@ def read(path: pathlib.Path) -> Weights:
     def read_parameter(part):
         return leaves()[part.path] if part.layer is None else leaves()[part.path][part.layer]
 
-    weights = Restored(config=config.model, read=read_parameter, palette=palette, step=step, directory=path)
+    weights = Restored(
+        config=config.model, read=read_parameter, palette=palette, step=step, directory=directory, chosen=chosen
+    )
     return weights
+
+
+def _is_checkpoint(path):
+    return path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir()
 
 
 def write(weights: Weights, directory: pathlib.Path) -> None:
@@ -66,10 +87,9 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     if weights.palette is None:
         raise InputError("a work dir keeps its palette, and these weights have none; add --palette=kmeans_centers.npy")
     config = RunConfig(model=weights.config, objective=ObjectiveConfig(name=weights.config.objective))
-    with contextlib.closing(Checkpoints(directory, keep=1)) as checkpoints:
+    with contextlib.closing(Checkpoints(directory, keep=LatestN(1))) as checkpoints:
         checkpoints.save_params(weights.step, weights.place(_host()), config, weights.palette)
-    (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    weights.palette.save(directory / "palette.npy")
+    write_claim(directory, config, weights.palette)
 
 
 def _host():

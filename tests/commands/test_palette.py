@@ -46,7 +46,7 @@ def test_gray_images_get_gray_colors_and_too_few_are_refused_with_their_number(t
 
 
 def test_all_pixels_are_counted_once_where_there_are_no_more():
-    config = DataConfig(name="digits")
+    config = DataConfig(name="digits", fold_validation=True)
     colors, counts = count_colors(load_source(config, "train"), augmentations(config, 12)[1], pixels=10**9)
     assert counts.sum() == 1437 * 144
     assert len(colors) == 17

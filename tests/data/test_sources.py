@@ -24,7 +24,7 @@ def test_digits_are_scikit_learns_split_in_two(directory):
     levels = np.rint(digits.images * 255 / 16).astype(np.uint8)
     found = []
     for split, size in (("train", 1437), ("test", 360)):
-        source = load_source(DataConfig(name="digits", directory=directory), split)
+        source = load_source(DataConfig(name="digits", directory=directory, fold_validation=True), split)
         row = rows(directory, split)
         assert len(source) == size
         np.testing.assert_array_equal(source.images, levels[row][..., None].repeat(3, axis=-1))
@@ -75,7 +75,7 @@ def test_unknown_names_and_places_are_refused(directory, tmp_path):
     with pytest.raises(InputError, match="split 'dev' is not known; choose one of train, validation, test"):
         load_source(DataConfig(name="digits", directory=directory), "dev")
     with pytest.raises(InputError, match=r"digits has 1437 images .* leaves none for validation"):
-        load_source(DataConfig(name="digits", directory=directory), "validation")
+        load_source(DataConfig(name="digits", directory=directory, fold_validation=True), "validation")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot prepare digits in data\.directory="):
         load_source(DataConfig(name="digits", directory=str(tmp_path / "file")), "train")

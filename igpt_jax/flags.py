@@ -1,0 +1,105 @@
+"""The flags of every command."""
+
+from absl import flags
+from ml_collections import config_flags
+
+from igpt_jax.config import DataConfig
+
+GENERATING = ("sample", "complete", "score", "quality")
+
+
+def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
+    """Defines a command's flags; `argv` tells which config file its --config.KEY flags come from."""
+    options = flags.FlagValues()
+
+    def define(kind, name, default, description):
+        getattr(flags, f"DEFINE_{kind}")(name, default, description, flag_values=options)
+
+    if command == "convert":
+        _define_conversion(define)
+    elif command in ("palette", "tokens"):
+        _define_source(define, command)
+    elif command in GENERATING:
+        _define_generation(define, command)
+    else:
+        config_flags.DEFINE_config_file(
+            "config",
+            help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
+            "evaluate uses the work dir's own where none is given.",
+            flag_values=options,
+            sys_argv=argv,
+        )
+        _define_run(define, command)
+    return options
+
+
+def _define_run(define, command):
+    define("string", "workdir", None, "Directory of the run: checkpoints, metrics, report.")
+    _define_distributed(define)
+    if command == "train":
+        define("integer", "replay", None, "Change nothing; show what each image did to this step's loss.")
+    if command == "evaluate":
+        define("integer", "step", None, "Measure the checkpoint of this very step.")
+
+
+def _define_distributed(define):
+    choices = "auto (asks Cloud TPU, Slurm, ...; else one), off, or HOST:PORT,COUNT,INDEX"
+    define("string", "distributed", "auto", f"Processes that run as one: {choices}.")
+
+
+def _define_source(define, command):
+    data = DataConfig()
+    define("string", "source", None, "digits, photos, a TFDS image set, or folder:PATH.")
+    define("string", "directory", data.directory, "Where TFDS prepares data sets.")
+    define("integer", "resolution", 32, "Pixels a side, as the model will see them.")
+    define("string", "filter", data.filter, "Of the resampling: area, bilinear, bicubic.")
+    define("string", "on_error", data.on_error, "Images that cannot be decoded: fail, skip.")
+    define("integer", "seed", 0, "Of what is drawn.")
+    if command == "palette":
+        define("integer", "size", 512, "Colours, 2 to 65,536.")
+        define("integer", "pixels", 1_000_000, "Pixels to fit.")
+        define("integer", "iterations", 100, "Of k-means, at most.")
+        define("string", "out", "palette.npy", "File; a picture goes beside it.")
+    else:
+        define("string", "palette", None, "Colours (.npy).")
+        define("integer", "crops", 1, "Random crops of a training image; 0: one, central.")
+        define("string", "augmentation", data.augmentation, "Of the crops; as config.data.")
+        define("bool", "fold_validation", False, "Count the held-out images as training's.")
+        define("string", "out", None, "New directory.")
+
+
+def _define_generation(define, command):
+    _define_distributed(define)
+    define("string", "workdir", None, "Work dir of a run; its newest checkpoint.")
+    if command != "quality":
+        define("string", "weights", None, "In place of --workdir: Hugging Face or OpenAI weights.")
+        define("string", "palette", None, "Colours (.npy) where the weights have none.")
+        define("string", "dtype", None, "Of products and cache: float32 or bfloat16; the model's own if not given.")
+    define("string", "out", None, "Directory for the results; one in the work dir if not given.")
+    define("integer", "batch_size", 64, "Images at once; it does not change them.")
+    if command in ("complete", "score"):
+        define("string", "images", None, "An image or a folder; the first test images of the work dir if not given.")
+    if command == "score":
+        return
+    define("integer", "n", 4 if command == "complete" else 64, "Images to draw, or completions of each.")
+    define("float", "temperature", 1.0, "Divides the logits; 0 takes the likeliest.")
+    define("integer", "top_k", 0, "Keep the k likeliest colours; 0 keeps all.")
+    define("float", "top_p", 1.0, "Keep the likeliest colours of total probability p.")
+    define("integer", "seed", 0, "Of the draws.")
+    if command in ("sample", "complete"):
+        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif.")
+    if command == "complete":
+        define("integer", "rows", None, "Given rows; half of them if not given.")
+        define("integer", "pixels", None, "Or: given pixels, in raster order.")
+        define("string", "mask", None, "bert: a picture, white where pixels are to be filled; a square if not given.")
+        define("integer", "rounds", 8, "bert: forward passes, the most certain pixels first.")
+        define("integer", "sweeps", 0, "bert: then so many times each hidden pixel anew, given all others (Gibbs).")
+    if command == "quality":
+        define("integer", "views", 8, "Augmented views of every training image to compare with.")
+
+
+def _define_conversion(define):
+    define("string", "input", None, "Work dir, Hugging Face directory, OpenAI checkpoint.")
+    define("string", "output", None, "New directory.")
+    define("string", "to", None, "Format: huggingface, openai or igpt (a work dir).")
+    define("string", "palette", None, "Colours (.npy) where the input has none.")

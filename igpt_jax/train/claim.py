@@ -1,0 +1,77 @@
+"""What makes a directory one run's: a lock while someone writes there, and a sealed note of config and palette."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import sys
+from collections.abc import Iterator
+
+from igpt_jax.config import RunConfig
+from igpt_jax.data.palette import Palette
+from igpt_jax.errors import InputError
+from igpt_jax.files import replacing
+
+CONFIG, PALETTE, LOCK = "config.json", "palette.npy", "lock"
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of the work dir.  The kernel drops the lock with its owner, however that ends.
+
+    It reaches all processes of a machine, and all machines on NFS and Lustre (mounted with flock); on Cloud Storage
+    through gcsfuse it reaches one machine only.
+
+    Raises:
+      InputError: another process has it.
+    """
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"{workdir} is in use by {file.read().strip() or 'another run'}; wait for it, or use another --workdir"
+            ) from None
+        except OSError as error:
+            print(f"{workdir} cannot be locked ({error}); start no second run on it", file=sys.stderr)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def write_claim(workdir: pathlib.Path, config: RunConfig, palette: Palette) -> None:
+    """Writes config.json and palette.npy."""
+    palette.save(workdir / PALETTE)
+    note = dataclasses.asdict(config) | {"palette_hash": palette.hash}
+    with replacing(workdir / CONFIG) as partial:
+        partial.write_text(json.dumps(note | {"hash": _hash(note)}, indent=2) + "\n")
+
+
+def read_claim(workdir: pathlib.Path) -> tuple[RunConfig, str]:
+    """Reads the config that a work dir was made with, and the hash of its palette.
+
+    Raises:
+      InputError: there is none, or it is not what was written.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        raise InputError(f"{workdir} is not a work dir (no {CONFIG}); train one with: python -m igpt_jax train")
+    try:
+        note = json.loads(path.read_bytes())
+        sealed = type(note) is dict and note.pop("hash", None) == _hash(note)
+    except (ValueError, RecursionError):
+        sealed = False
+    if not sealed:
+        raise InputError(f"{path} is damaged or edited; delete it, and call train with the run's --config to write it")
+    palette_hash = note.pop("palette_hash")
+    return RunConfig.from_dict(note), palette_hash
+
+
+def _hash(note):
+    return hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest()[:16]

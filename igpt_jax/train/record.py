@@ -1,0 +1,142 @@
+"""What a run writes down while it trains: metrics, speed, and the evidence when a loss is not finite."""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import optax
+
+from igpt_jax.config import RunConfig
+from igpt_jax.errors import InputError
+from igpt_jax.files import replacing
+from igpt_jax.model.flops import peak_flops, training_flops
+from igpt_jax.parallel.processes import fetch, from_first, is_first
+from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
+from igpt_jax.train.prefetch import DeviceBatches
+from igpt_jax.train.state import TrainState
+
+
+class Record:
+    """Checks every step's metrics, and writes those of every `log_every`-th.
+
+    A step is looked at once the next one is on its way: looking at once would have the device wait for the host.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        workdir: pathlib.Path,
+        start: TrainState,
+        schedule: optax.Schedule,
+        batches: DeviceBatches,
+    ):
+        self._config, self._workdir, self._schedule = config, workdir, schedule
+        start_step, self._skipped = int(start.step), int(start.skipped)
+        self._files, self._progress = [], []
+        evaluated = False
+        if is_first():
+            lines = JsonLines(workdir / "metrics.jsonl", start_step)
+            self._files, self._progress = [lines, TensorBoard(workdir)], [Progress(start_step, config.steps)]
+            evaluated = any(line["step"] == start_step and "learning_rate" not in line for line in lines.kept)
+        self.evaluated = bool(from_first(np.array([evaluated]))[0])  # whether the file has an evaluation of the start
+        self._clock = _Clock(config, start_step, batches)
+        self._pending = self._finite = None  # (step, index, metrics)
+
+    def add(self, step: int, batch: Mapping[str, jax.Array], metrics: Mapping[str, jax.Array]) -> None:
+        """Takes the metrics of a step just begun, and looks at those of the step before."""
+        for value in metrics.values():
+            value.copy_to_host_async()
+        before, self._pending = self._pending, (step, batch["index"], metrics)
+        self._look_at(before)
+
+    def flush(self) -> None:
+        """Looks at the step just begun too, waiting for it, and has everything safely on disk.
+
+        A checkpoint may then be written: nothing in it comes after what the files tell.
+        """
+        pending, self._pending = self._pending, None
+        self._look_at(pending)
+        for writer in self._files:
+            writer.sync()
+
+    def write_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes what was measured after a step."""
+        for writer in self._files:
+            writer.write_scalars(step, scalars)
+        self._clock.restart(step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        with contextlib.ExitStack() as stack:
+            for writer in self._files + self._progress:
+                stack.callback(writer.close)
+
+    def _look_at(self, pending):
+        if pending is None:
+            return
+        step, index, metrics = pending
+        skipped = int(metrics["skipped"])
+        if skipped > self._config.optimizer.skip_spikes:
+            self._stop(step, index, metrics)
+        if skipped == self._skipped:
+            self._finite = pending
+        self._skipped = skipped
+        if step % self._config.log_every == 0 or step == self._config.steps:
+            scalars = {name: x for name, x in _scalars(metrics).items() if math.isfinite(x)} | self._clock.lap(step)
+            scalars["learning_rate"] = float(self._schedule(step - 1))
+            for writer in self._files + self._progress:
+                writer.write_scalars(step, scalars)
+
+    def _stop(self, step, index, metrics):
+        evidence = {
+            "step": step,
+            "metrics": {name: x if math.isfinite(x) else str(x) for name, x in _scalars(metrics).items()},
+            "index": fetch(index).tolist(),
+        }
+        if self._finite:
+            evidence["last_finite"] = {"step": self._finite[0]} | _scalars(self._finite[2])
+        path = self._workdir / "nonfinite.json"
+        if is_first():
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(evidence, indent=2) + "\n")
+        raise InputError(
+            f"the loss or its gradient is no longer finite at step {step}: {evidence['metrics']}; "
+            f"{path} names the images; --replay={step} measures each of them; "
+            f"--config.optimizer.skip_spikes={int(metrics['skipped'])} would leave this step out; "
+            f"or lower optimizer.learning_rate in another --workdir"
+        )
+
+
+def _scalars(metrics):
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
+class _Clock:
+    """Speed since the last lap; evaluations and compilation do not count."""
+
+    def __init__(self, config, start, batches):
+        self._config, self._peak, self._batches = config, peak_flops(), batches
+        self.restart(start)
+
+    def restart(self, step):
+        self._step, self._time, self._waited = step, time.perf_counter(), self._batches.waited
+
+    def lap(self, step):
+        seconds = time.perf_counter() - self._time
+        seconds_per_step = seconds / (step - self._step)
+        input_wait = self._batches.waited - self._waited
+        self.restart(step)
+        speed = {
+            "images_per_second": self._config.data.batch_size / seconds_per_step,
+            "seconds_remaining": seconds_per_step * (self._config.steps - step),
+            "input_wait_fraction": input_wait / seconds,
+        }
+        if self._peak:
+            flops = training_flops(self._config.model, self._config.data.batch_size)
+            speed["mfu"] = flops / seconds_per_step / self._peak
+        return speed

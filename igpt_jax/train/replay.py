@@ -1,0 +1,91 @@
+"""One step taken again, to see which image it stumbled over."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from igpt_jax.config import RunConfig
+from igpt_jax.errors import InputError
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.objectives import objective_function
+from igpt_jax.parallel.mesh import put_batch
+from igpt_jax.parallel.processes import fetch
+from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.state import abstract_state, compile_step, init_state
+
+SHOWN = 20  # images
+
+
+def replay(
+    config: RunConfig,
+    workdir: pathlib.Path,
+    step: int,
+    *,
+    images_per_epoch: int,
+    batches_from: Callable[[int], Iterator[dict[str, np.ndarray]]],
+    mesh: Mesh,
+) -> dict[str, np.ndarray]:
+    """Trains from the newest checkpoint before `step` up to it, writing nothing, and measures its images one by one.
+
+    Prints the step's metrics, and the images worst first.
+
+    Args:
+      step: counted as in metrics.jsonl: the batch that made step 1 is the first.
+    Returns:
+      (b,) arrays by name: "index", the objective's metrics of each image, and its "gradient_norm".
+    Raises:
+      InputError: a step that the run does not have.
+    """
+    if not 1 <= step <= config.steps:
+        raise InputError(f"--replay={step} is not a step of this run, which has 1 to {config.steps}")
+    model, objective = ImageGPT(config.model), objective_function(config.objective)
+    schedule = learning_rate_schedule(
+        config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
+    )
+    optimizer = adam(config.optimizer, schedule)
+    state = _state_before(step, model, optimizer, config, workdir, mesh)
+    step_function = compile_step(model, optimizer, objective, config.seed, mesh)
+    batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
+    print(f"from step {int(state.step)} to {step}")
+    for _ in range(int(state.step), step - 1):
+        state, _ = step_function(state, next(batches))
+    batch = next(batches)
+
+    rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+    @jax.jit
+    def measure_each(params, batch):
+        def measure(image):
+            single = jax.tree.map(lambda x: x[None], image)
+            grads, metrics = jax.grad(objective, argnums=1, has_aux=True)(model, params, single, rng)
+            return metrics | {"gradient_norm": optax.tree.norm(grads)}
+
+        return jax.lax.map(measure, batch)
+
+    of_images = measure_each(state.params, batch) | {"index": batch["index"]}
+    of_images = fetch(of_images)
+    _, of_batch = step_function(state, batch)
+    print(f"step {step}:", _line(of_batch))
+    finite = np.isfinite([x for name, x in of_images.items() if name != "index"]).all(axis=0)
+    worst = np.argsort(np.where(finite, -of_images["gradient_norm"], -np.inf), kind="stable")
+    for i in worst[:SHOWN]:
+        print(f"image {of_images['index'][i]}:", _line({k: x[i] for k, x in of_images.items() if k != "index"}))
+    return of_images
+
+
+def _state_before(step, model, optimizer, config, workdir, mesh):
+    like = abstract_state(model, optimizer, mesh)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        if any(saved < step for saved in checkpoints.steps):
+            return checkpoints.newest(lambda saved: checkpoints.restore(saved, like), before=step)
+    return init_state(model, optimizer, config.seed, mesh)
+
+
+def _line(metrics):
+    return ", ".join(f"{name} {float(value):.6g}" for name, value in metrics.items())

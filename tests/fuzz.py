@@ -1,0 +1,211 @@
+"""Damages the files of every reader, over and over, and counts what the readers make of them.
+
+    python -m tests.fuzz --cases=1000
+
+A case truncates, empties, deletes or overwrites a file, flips a bit, or puts a value of another type into JSON; then
+the reader is called.  It may refuse with an InputError, or give the very value of the undamaged file.  What a run
+writes for itself is sealed by hashes, and another value is a silent acceptance of damage there.  Formats of others, a
+palette outside a run and a line of metrics have no redundancy: where they are still well formed, another value is
+what the file now says, and is counted apart ("another value").  Exit status 1 where there is a traceback, a silent
+acceptance, or a file that was not there before.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import safetensors.torch
+import torch
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import LatestN
+
+import igpt_jax as ig
+from igpt_jax import __main__ as command_line
+from igpt_jax.config import ModelConfig, RunConfig
+from igpt_jax.data.palette import Palette
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.claim import read_claim, write_claim
+from igpt_jax.train.metrics import read_metrics
+from igpt_jax.train.state import init_params
+from igpt_jax.weights.convert import convert
+
+CONFIG = RunConfig(model=ModelConfig(layers=2, width=24, heads=3, resolution=4, vocabulary=17))
+COLUMNS = ("cases", "refused", "unharmed", "another value", "silent", "tracebacks", "files left")
+HOSTILE = (None, True, -1, 0, 2**70, 1e300, float("nan"), "", "x", "../../x", [], [[]], {}, {"": None})
+
+
+class Reader(NamedTuple):
+    """A reader, a directory with sound files for it, and whether they are sealed."""
+
+    directory: pathlib.Path
+    read: Callable[[pathlib.Path], object]
+    sealed: bool
+
+
+def readers(directory: pathlib.Path) -> dict[str, Reader]:
+    """Writes what the readers read."""
+    palette = Palette(np.linspace(-1, 1, 51).reshape(17, 3))
+    run, huggingface, pickled, openai, alone = (directory / name for name in ("run", "hf", "bin", "openai", "alone"))
+    params = init_params(ig.ImageGPT(CONFIG.model), 0, make_mesh(CONFIG.parallel, jax.devices()[:1]))
+    with contextlib.closing(Checkpoints(run, keep=LatestN(1))) as checkpoints:
+        checkpoints.save_params(3, params, CONFIG, palette)
+    convert(run, huggingface, "huggingface")
+    convert(run, openai, "openai")
+    shutil.copytree(huggingface, pickled)
+    torch.save(safetensors.torch.load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    alone.mkdir()
+    (alone / "metrics.jsonl").write_text("".join(f'{{"step": {n}, "x": {n / 7}}}\n' for n in range(20)))
+    palette_only, claim = directory / "palette", directory / "claim"
+    palette_only.mkdir()
+    palette.save(palette_only / "palette.npy")
+    claim.mkdir()
+    write_claim(claim, CONFIG, palette)
+    (claim / "palette.npy").unlink()
+    return {
+        "checkpoint": Reader(run, _load, True),
+        "config.json of a run": Reader(claim, read_claim, True),
+        "palette.npy": Reader(palette_only, lambda path: Palette.load(path / "palette.npy").colors, False),
+        "metrics.jsonl": Reader(alone, lambda path: read_metrics(path / "metrics.jsonl"), False),
+        "Hugging Face safetensors": Reader(huggingface, _load, False),
+        "Hugging Face pickle": Reader(pickled, _load, False),
+        "OpenAI checkpoint": Reader(openai, _load, False),
+    }
+
+
+def _load(path):
+    model, params, palette = ig.load(path)
+    return model.config, palette.colors if isinstance(palette, Palette) else None, params
+
+
+def _flags(draw):
+    """The command line with a hostile value for some option."""
+    leaves = [name for name, _ in _leaves(dataclasses.asdict(CONFIG))]
+    values = [*map(repr, HOSTILE), "$(touch x)", "; touch x", "nan", "inf", "1e999", "(1,", "(1, 'a')", "\0", "é" * 999]
+    argument = f"--config.{draw.choice(leaves)}={draw.choice(values)}"
+    argv = ["igpt_jax", "--config=experiments/digits.py", "--workdir=x", argument]
+    return command_line._parse(command_line._define_flags("train", argv), argv)
+
+
+def _leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _digest(value):
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(value):
+        digest.update(np.asarray(leaf).tobytes() if hasattr(leaf, "shape") else repr(leaf).encode())
+    return digest.digest()
+
+
+def _damage(path: pathlib.Path, draw: random.Random) -> str:
+    content = path.read_bytes()
+    kinds = ["truncate", "empty", "delete", "flip", "flip", "flip", "overwrite", "insert"]
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    kind = draw.choice([*kinds, "json", "json"] if isinstance(value, dict) else kinds)
+    if kind == "delete":
+        path.unlink()
+        return kind
+    place, noise = draw.randrange(max(len(content), 1)), draw.randbytes(draw.randint(1, 16))
+    if kind == "truncate":
+        content = content[:place]
+    elif kind == "empty":
+        content = b""
+    elif kind == "flip" and content:
+        content = content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+    elif kind == "overwrite":
+        content = content[:place] + noise + content[place + len(noise) :]
+    elif kind == "insert":
+        content = content[:place] + noise + content[place:]
+    elif kind == "json":
+        node = value
+        key = draw.choice(list(node))
+        while isinstance(node[key], dict) and node[key] and draw.random() < 0.8:
+            node = node[key]
+            key = draw.choice(list(node))
+        node[key] = draw.choice(HOSTILE)
+        content = json.dumps(value).encode()
+    path.write_bytes(content)
+    return kind
+
+
+def fuzz(directory: pathlib.Path, cases: int, seed: int) -> dict[str, collections.Counter]:
+    """Spends the cases on all readers alike.  Returns the counts of each."""
+    logging.set_verbosity(logging.FATAL)
+    draw, tables = random.Random(seed), {}
+    found = readers(directory / "sound")
+    names = [*found, "command line"]
+    for name in names:
+        counts = tables[name] = collections.Counter()
+        if name != "command line":
+            reader = found[name]
+            with contextlib.redirect_stderr(io.StringIO()):
+                expected = _digest(reader.read(reader.directory))
+        for _ in range(cases // len(names)):
+            counts["cases"] += 1
+            case = directory / "case"
+            if name == "command line":
+                case.mkdir()
+                before, what, call, sealed, expected = set(), "flags", lambda _: _flags(draw), False, None
+            else:
+                shutil.copytree(reader.directory, case)
+                victim = draw.choice(sorted(path for path in case.rglob("*") if path.is_file()))
+                what = f"{_damage(victim, draw)} {victim.relative_to(case)}"
+                call, sealed = reader.read, reader.sealed
+                before = set(case.rglob("*"))
+            try:
+                with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                    value = call(case)
+                same = expected is not None and _digest(value) == expected
+                outcome = "unharmed" if same else "silent" if sealed else "another value"
+            except ig.InputError as error:
+                outcome = "refused" if "\n" not in " ".join(str(error).split()) else "tracebacks"
+            except Exception:
+                outcome = "tracebacks"
+                print(f"{name}: {what}", traceback.format_exc(limit=-3), file=sys.stderr)
+            if outcome == "silent":
+                print(f"{name}: {what} was accepted", file=sys.stderr)
+            counts[outcome] += 1
+            counts["files left"] += len(set(case.rglob("*")) - before)
+            shutil.rmtree(case)
+    return tables
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        tables = fuzz(pathlib.Path(directory), options.cases, options.seed)
+    tables["all"] = sum(tables.values(), collections.Counter())
+    print(f"{'':<26}" + "".join(f"{column:>14}" for column in COLUMNS))
+    for name, counts in tables.items():
+        print(f"{name:<26}" + "".join(f"{counts[column]:>14}" for column in COLUMNS))
+    return int(any(tables["all"][column] for column in COLUMNS[4:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
