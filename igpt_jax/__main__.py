@@ -24,6 +24,7 @@ COMMANDS = {
     "complete": "draw the rest of images: given rows (ar models) or what a mask hides (bert models)",
     "score": "measure how likely images are, and which pixels surprise",
     "quality": "measure samples beside held-out images: copies, colours, labels",
+    "plan": "compile for a TPU slice that is not there: does it fit, and how fast can it be",
     "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
 }
 
@@ -54,8 +55,8 @@ def main(argv: list[str]) -> int:
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
             return 0
         config, workdir = _parse(options, argv)
-        if name == "train" and config is None:
-            raise InputError("--config=FILE is missing; train needs one, such as experiments/digits.py")
+        if name in ("train", "plan") and config is None:
+            raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
         logging.set_verbosity(logging.FATAL)  # what orbax logs at length as it fails, it raises too
         command = importlib.import_module(f"igpt_jax.commands.{name}").main
         if "distributed" in options:
@@ -93,11 +94,12 @@ def _parse(options, argv):
         raise InputError(str(error).strip().splitlines()[-1].strip()) from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
+    config = config and RunConfig.from_dict(config)
     if "workdir" not in options or (options["workdir"].value is None and "weights" in options):
-        return None, None
+        return config, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
-    return config and RunConfig.from_dict(config), pathlib.Path(options.workdir)
+    return config, pathlib.Path(options.workdir)
 
 
 def _leave(status):

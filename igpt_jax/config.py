@@ -25,6 +25,11 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     _check(value in choices, f"{name}={value!r} is not known; choose one of {', '.join(choices)}")
 
 
+# From most memory to most arithmetic: the backward pass recomputes nothing; all but matrix products and attention; all
+# but attention; everything.
+REMAT = ("none", "dots", "attention", "full")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Shape and arithmetic of one Image GPT; equal configs give interchangeable parameters (paper, section 3.3)."""
@@ -39,8 +44,8 @@ class ModelConfig:
     token_head: bool = True  # False: features and classes only, as of headless Hugging Face checkpoints
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
-    attention: str = "auto"  # "blockwise", "plain", or "auto": the fastest for the platform
-    remat: str = "none"  # what the backward pass recomputes: "none", "dots" (all but products), "full"
+    attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
+    remat: str = "none"  # what the backward pass recomputes, one of REMAT; "auto": the least that the memory allows
     unroll: int = 1  # blocks in one iteration of the layer scan; `layers` is fastest on a CPU, 1 compiles fastest
 
     def __post_init__(self):
@@ -53,8 +58,8 @@ class ModelConfig:
         )
         _check_choice("model.objective", self.objective, OBJECTIVES)
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
-        _check_choice("model.attention", self.attention, ("auto", "plain", "blockwise"))
-        _check_choice("model.remat", self.remat, ("none", "dots", "full"))
+        _check_choice("model.attention", self.attention, ("auto", "plain", "blockwise", "splash", "cudnn"))
+        _check_choice("model.remat", self.remat, ("auto", *REMAT))
 
     @property
     def context(self) -> int:
@@ -160,8 +165,10 @@ class ParallelConfig:
 
     data: int = -1  # batch, parameters and optimizer state
     model: int = 1  # heads and MLP width
+    microbatches: int = 1  # parts of a batch taken one after another, their gradients averaged; more need less memory
 
     def __post_init__(self):
+        _check(self.microbatches >= 1, f"parallel.microbatches={self.microbatches} must be at least 1")
         for name in ("data", "model"):
             size = getattr(self, name)
             _check(size == -1 or size >= 1, f"parallel.{name}={size} must be -1 (the rest) or at least 1")

@@ -29,7 +29,10 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
             flag_values=options,
             sys_argv=argv,
         )
-        _define_run(define, command)
+        if command == "plan":
+            _define_plan(define)
+        else:
+            _define_run(define, command)
     return options
 
 
@@ -37,9 +40,16 @@ def _define_run(define, command):
     define("string", "workdir", None, "Directory of the run: checkpoints, metrics, report.")
     _define_distributed(define)
     if command == "train":
+        define("bool", "profile", False, "Trace a few steps into WORKDIR/profile.")
         define("integer", "replay", None, "Change nothing; show what each image did to this step's loss.")
     if command == "evaluate":
         define("integer", "step", None, "Measure the checkpoint of this very step.")
+
+
+def _define_plan(define):
+    define("string", "topology", "v5e:4x4", "Slice, such as v4:2x2x4, v5p:4x4x4, v6e:8x8.")
+    define("string", "what", "train", "Program: train, features or sample.")
+    define("bool", "json", False, "Print JSON and nothing else.")
 
 
 def _define_distributed(define):

@@ -55,7 +55,7 @@ class Run:
         run._check_claim()
         check_model(config.model, run.mesh)
         batch_share(run.mesh)
-        check_batch("data.batch_size", config.data.batch_size, run.mesh)
+        check_batch("data.batch_size", config.data.batch_size, run.mesh, config.parallel.microbatches)
         check_batch("evaluate.batch_size", config.evaluate.batch_size, run.mesh)
         steps_per_epoch = len(run.train) / config.data.batch_size
         learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)

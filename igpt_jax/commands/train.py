@@ -30,12 +30,12 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
             return
         with run.claim():
             try:
-                _train(run, start, preemption)
+                _train(run, start, preemption, _profilers(workdir) if options.profile else ())
             except Preempted as notice:
                 raise Preempted(f"{notice}; {_standing(workdir)}; run the same command again to go on") from None
 
 
-def _train(run, start, preemption):
+def _train(run, start, preemption, hooks):
     def measure(params):
         nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
@@ -54,6 +54,7 @@ def _train(run, start, preemption):
         evaluate=measure,
         mesh=run.mesh,
         preemption=preemption,
+        hooks=hooks,
     )
     evaluate(run, state.params, int(np.asarray(state.step)), start)
     report(run, state.params)
@@ -73,3 +74,10 @@ def _replay(run, step):
 def _standing(workdir):
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         return f"the checkpoint of step {checkpoints.steps[0]} is saved" if checkpoints.steps else "no step was taken"
+
+
+def _profilers(workdir):
+    """Traces five steps, from the tenth on, for TensorBoard's profiler; and again every hour."""
+    from clu.periodic_actions import Profile
+
+    return [Profile(logdir=workdir / "profile", first_profile=10, num_profile_steps=5, profile_duration_ms=None)]

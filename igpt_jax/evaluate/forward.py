@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import mean_where, token_nats
-from igpt_jax.parallel.mesh import put_whole_batch
+from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
 from igpt_jax.parallel.processes import fetch
 
 
@@ -47,7 +47,7 @@ def split_features(
     Returns (l + 1, n, d) float32 and (n,) int32.
     """
     examples = list(examples)
-    results = map_batches(functools.partial(_image_features, model, params), _inputs(examples), mesh)
+    results = map_batches(functools.partial(image_features, model, params), _inputs(examples), mesh)
     features_bld = np.concatenate(list(results))
     return features_bld.swapaxes(0, 1), np.concatenate([batch["label"] for batch in examples])
 
@@ -62,7 +62,9 @@ def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: 
         b = len(next(iter(batch.values())))
         size = size or math.ceil(b / mesh.shape["data"]) * mesh.shape["data"]
         filled = put_whole_batch({name: np.resize(x, (size, *x.shape[1:])) for name, x in batch.items()}, mesh)
-        yield jax.tree.map(lambda x, b=b: x[:b], fetch(function(filled)))
+        with logical_axes(mesh):
+            outputs = fetch(function(filled))
+        yield jax.tree.map(lambda x, b=b: x[:b], outputs)
 
 
 def _inputs(examples):
@@ -77,5 +79,6 @@ def _image_nats(model, params, batch):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _image_features(model, params, batch):
+def image_features(model: ImageGPT, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
+    """The features of a batch with "tokens" and perhaps "mask", images first: (b, l + 1, d) float32."""
     return model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features").swapaxes(0, 1)

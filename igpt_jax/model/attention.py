@@ -1,13 +1,19 @@
-"""Scaled dot-product attention, causal or full: a plain reference, a fast blockwise form, and one step of decoding."""
+"""Scaled dot-product attention, causal or full, behind one function: a plain reference, and a fast form a platform."""
 
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 # Blocks a sequence is cut into.  More skip more of what causality hides, but make smaller products and longer compiles.
 BLOCKS, SMALLEST_BLOCK = 8, 48
+
+SAVED = "attention"  # names what the backward pass needs of the forward one, so that remat can keep it
+
+LANES, LARGEST_TPU_BLOCK = 128, 512  # a TPU block of positions is a multiple of the one, at most the other
 
 
 def attend(
@@ -18,13 +24,23 @@ def attend(
     Args:
       q_bthk, k_bthk, v_bthk: (b, t, h, k), any float type.
       causal: position i sees positions 0..i; otherwise all.
-      backend: "plain", "blockwise", or "auto": blockwise, which agrees with plain to rounding.
+      backend: one of `BACKENDS`, which agree to rounding, or "auto": the fastest for jax's default platform.
     Returns:
       (b, t, h, k) in the type of `v_bthk`; softmax in float32.
     """
-    function = plain_attention if backend == "plain" else blockwise_attention
+    if backend == "auto":
+        backend = fastest_backend(jax.default_backend(), q_bthk.shape[1], q_bthk.dtype)
     heads_first = [x.transpose(0, 2, 1, 3) for x in (q_bthk * q_bthk.shape[-1] ** -0.5, k_bthk, v_bthk)]
-    return function(*heads_first, causal).transpose(0, 2, 1, 3)
+    return BACKENDS[backend](*heads_first, causal).transpose(0, 2, 1, 3)
+
+
+def fastest_backend(platform: str, context: int, dtype) -> str:
+    """The backend for "tpu", "gpu" or another platform: its own kernel where that takes the context and the type."""
+    if platform == "tpu" and context % LANES == 0:
+        return "splash"
+    if platform == "gpu" and jnp.dtype(dtype).itemsize == 2:
+        return "cudnn"
+    return "blockwise"
 
 
 def plain_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, causal: bool) -> jax.Array:
@@ -41,6 +57,47 @@ def blockwise_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array,
     The gradient recomputes the weights from the saved log-sum-exp, so nothing of size (t, s) outlives its block.
     """
     return _blockwise_forward(q_bhtk, k_bhsk, v_bhsk, causal)[0]
+
+
+def splash_attention(
+    q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, causal: bool, interpret: bool = False
+) -> jax.Array:
+    """Equals `plain_attention` by the Pallas TPU kernel that ships with JAX, each device on its own images and heads.
+
+    For t a multiple of 128 and any head dim.  `interpret` runs the kernel without a TPU, slowly.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+
+    context = q_bhtk.shape[2]
+    block = splash_block(context)
+    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    mask = (splash_attention_mask.CausalMask if causal else splash_attention_mask.FullMask)((context, context))
+
+    def on_one_device(q_bhtk, k_bhsk, v_bhsk):
+        kernel = splash_attention_kernel.make_splash_mha_single_device(
+            splash_attention_mask.MultiHeadMask([mask] * q_bhtk.shape[1]),
+            block_sizes=splash_attention_kernel.BlockSizes(**{f"block_{name}": block for name in names}),
+            residual_checkpoint_name=SAVED,
+            interpret=interpret,
+        )
+        return jax.vmap(kernel)(q_bhtk, k_bhsk, v_bhsk)
+
+    if jax.sharding.get_abstract_mesh().empty:
+        return on_one_device(q_bhtk, k_bhsk, v_bhsk)
+    spec = nn.logical_to_mesh_axes(("batch", "heads", None, None))
+    return jax.shard_map(on_one_device, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(q_bhtk, k_bhsk, v_bhsk)
+
+
+def splash_block(context: int) -> int:
+    """Positions that the TPU kernel takes at once: as many as divide the context, of multiples of 128 up to 512."""
+    return max(n for n in range(LANES, LARGEST_TPU_BLOCK + 1, LANES) if context % n == 0)
+
+
+def cudnn_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, causal: bool) -> jax.Array:
+    """Equals `plain_attention` by cuDNN's flash attention on NVIDIA GPUs; bfloat16 or float16."""
+    positions_first = [x.transpose(0, 2, 1, 3) for x in (q_bhtk, k_bhsk, v_bhsk)]
+    mixed_bthk = jax.nn.dot_product_attention(*positions_first, scale=1.0, is_causal=causal, implementation="cudnn")
+    return checkpoint_name(mixed_bthk, SAVED).transpose(0, 2, 1, 3)
 
 
 def cached_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, position: jax.Array) -> jax.Array:
@@ -81,7 +138,8 @@ def _blockwise_forward(q_bhtk, k_bhsk, v_bhsk, causal):
         out_bhtk = jnp.einsum("bhts,bhsk->bhtk", weights_bhts.astype(v_bhsk.dtype), v_bhsk[:, :, seen])
         outs.append((out_bhtk / sum_bht1).astype(v_bhsk.dtype))
         lses.append(max_bht1 + jnp.log(sum_bht1))
-    out_bhtk, lse_bht1 = jnp.concatenate(outs, axis=2), jnp.concatenate(lses, axis=2)
+    out_bhtk = checkpoint_name(jnp.concatenate(outs, axis=2), SAVED)
+    lse_bht1 = checkpoint_name(jnp.concatenate(lses, axis=2), SAVED)
     return out_bhtk, (q_bhtk, k_bhsk, v_bhsk, out_bhtk, lse_bht1)
 
 
@@ -110,3 +168,10 @@ def _blockwise_backward(causal, saved, dout_bhtk):
 
 
 blockwise_attention.defvjp(_blockwise_forward, _blockwise_backward)
+
+BACKENDS = {
+    "plain": plain_attention,
+    "blockwise": blockwise_attention,
+    "splash": splash_attention,
+    "cudnn": cudnn_attention,
+}

@@ -1,35 +1,85 @@
-"""Counts the arithmetic of a training step, and knows what a chip could do at most."""
+"""Counts the arithmetic of a model, and knows what a chip could do at most."""
+
+import dataclasses
 
 import jax
 
 from igpt_jax.config import ModelConfig
+from igpt_jax.model.attention import splash_block
 
-# Dense bfloat16 FLOP/s of one device as jax counts devices, by jax's device_kind; from the vendors' data sheets.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What the vendor's data sheet promises of one chip."""
+
+    flops: float  # dense bfloat16 FLOP/s
+    hbm: float  # GiB of memory
+    hbm_bandwidth: float = 0.0  # bytes/s
+    link_bandwidth: float = 0.0  # bytes/s that all links to other chips together take in
+    cores: int = 1  # that libtpu's topologies count as devices
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Memory in bytes."""
+        return int(self.hbm * 2**30)
+
+
+# By jax's device_kind.  TPUs: cloud.google.com/tpu/docs, the page of each version (compute and HBM; interconnect in
+# Gbps a chip, 2,400 / 1,600 / 4,800 / 3,584, here in bytes).  GPUs: NVIDIA's data sheets, without sparsity.
+CHIPS = {
+    "TPU v4": Chip(275e12, 32, 1228e9, 300e9, cores=2),
+    "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9),
+    "TPU v5": Chip(459e12, 95, 2765e9, 600e9),
+    "TPU v6 lite": Chip(918e12, 32, 1640e9, 448e9),
+    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 80),
+    "NVIDIA H200": Chip(989e12, 141),
 }
 
 
-def training_flops(config: ModelConfig, images: int) -> float:
-    """Floating-point operations of forward and backward over `images` images, recomputation not counted.
+def forward_flops(config: ModelConfig, images: int) -> float:
+    """Floating-point operations of one forward pass over `images` images.
 
-    Two a weight and position forward and four backward; attention counted over the positions that are visible.
+    Two a weight and position, and attention over the positions that are visible.
     """
-    t, d = config.context, config.width
-    weights = config.layers * 12 * d**2 + d * config.vocabulary
-    visible = (t + 1) / 2 if config.causal else t
-    attention = config.layers * 2 * d * visible  # multiply-adds a position: scores and mixture
-    return 6.0 * images * t * (weights + attention)
+    return images * config.context * (_layer_flops(config) * config.layers + 2 * config.width * config.vocabulary)
+
+
+def training_flops(config: ModelConfig, images: int) -> float:
+    """The same for forward and backward, which is twice the forward; recomputation not counted."""
+    return 3 * forward_flops(config, images)
+
+
+def executed_flops(config: ModelConfig, images: int) -> float:
+    """What the chip does in a training step: the model's, what `remat` repeats, and what attention kernels do beyond.
+
+    "attention" and "full" repeat 8 of the 12 d² of a layer's weights (the backward pass does not need what the MLP's
+    last product gives), and "full" attention too.  A kernel's backward pass repeats the scores, splash's twice and the
+    weights' gradient once more, since it makes dq apart from dk and dv; and on the diagonal it computes whole blocks.
+    """
+    d, v = config.width, config.vocabulary
+    repeated = 16 * d**2 if config.remat in ("attention", "full") else 0
+    products = 2 + {"plain": 4, "splash": 7}.get(config.attention, 5) + (2 if config.remat == "full" else 0)
+    attention = products * 2 * d * _computed_positions(config)
+    return images * config.context * (config.layers * (72 * d**2 + repeated + attention) + 6 * d * v)
+
+
+def _computed_positions(config):
+    """Positions that an average one is compared with."""
+    t = config.context
+    if not config.causal or config.attention == "plain":
+        return t
+    block = splash_block(t) if config.attention == "splash" else min(128, t)
+    return (t + block) / 2
+
+
+def _layer_flops(config):
+    visible = (config.context + 1) / 2 if config.causal else config.context
+    return 24 * config.width**2 + 4 * config.width * visible
 
 
 def peak_flops() -> float | None:
     """bfloat16 FLOP/s of all devices together, or None where the chip is not in the table."""
-    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
-    return peak and peak * jax.device_count()
+    chip = CHIPS.get(jax.devices()[0].device_kind)
+    return chip and chip.flops * jax.device_count()

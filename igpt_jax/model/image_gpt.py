@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.transformer import RMSNorm, mean_over_positions, stack
+from igpt_jax.model.transformer import RMSNorm, gather, mean_over_positions, spread, stack
 
 
 class ImageGPT(nn.Module):
@@ -24,7 +24,8 @@ class ImageGPT(nn.Module):
         c = self.config
 
         def table(name, axes, shape, std):
-            return self.param(name, nn.with_logical_partitioning(nn.initializers.normal(std), axes), shape)
+            initializer = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
+            return gather(self.param(name, initializer, shape), axes)
 
         self.token_embedding_vd = table("token_embedding", ("vocabulary", "width"), (c.vocabulary, c.width), 0.02)
         self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
@@ -83,7 +84,7 @@ class ImageGPT(nn.Module):
         elif mask is not None:
             embedded_btd = jnp.where(mask[:, :, None], 0, embedded_btd)
         h_btd = embedded_btd + self.position_embedding_td[None, : tokens_bt.shape[1]]
-        h_btd, pooled_lbd = self.blocks(h_btd.astype(self.config.dtype), None)
+        h_btd, pooled_lbd = self.blocks(spread(h_btd.astype(self.config.dtype)), None)
         return self.final_norm(h_btd), pooled_lbd
 
     def _token_logits(self, n_btd):

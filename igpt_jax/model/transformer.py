@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
-from igpt_jax.model.attention import attend
+from igpt_jax.model.attention import SAVED, attend
 
 NORM_EPSILON = 1e-5
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(SAVED)
+    ),
+    "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -22,6 +25,25 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
+def gather(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """Makes a weight whole along `width`, of which every device keeps a slice, for one layer's use of it.
+
+    Called on the compute type, so that the slices travel in it.  The gradient takes the same way back: summed over the
+    devices, then cut into slices.
+    """
+    weight = nn.with_logical_constraint(weight, axes)
+    return nn.with_logical_constraint(weight, tuple(None if axis == "width" else axis for axis in axes))
+
+
+def spread(h_btd: jax.Array) -> jax.Array:
+    """Lays the activations between blocks out: images along `data`; positions along `model`, where norms need no more.
+
+    A model-parallel block then begins with a gather and ends with a reduce-scatter, in place of one all-reduce, and
+    what is saved for the backward pass is cut by the `model` axis too.
+    """
+    return nn.with_logical_constraint(h_btd, ("batch", "sequence", None))
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + 1e-5) · gain: the released norm subtracts no mean and adds no bias.  float32 inside."""
 
@@ -30,6 +52,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
         gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("width",)), x_btd.shape[-1:])
+        gain_d = gather(gain_d, ("width",))
         x_btd = x_btd.astype(jnp.float32)
         scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
         return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(self.dtype)
@@ -52,7 +75,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         def parameter(name, initializer, shape, axes):
             initializer = nn.with_logical_partitioning(initializer, axes)
-            return self.param(name, initializer, shape).astype(self.config.dtype)
+            return gather(self.param(name, initializer, shape).astype(self.config.dtype), axes)
 
         kernel = parameter("kernel", nn.initializers.normal(self.std), self.inputs + self.outputs, self.axes)
         flat_inputs, flat_outputs = math.prod(self.inputs), math.prod(self.outputs)
@@ -116,8 +139,8 @@ class Block(nn.Module):
     def __call__(self, h_btd: jax.Array, _=None) -> tuple[jax.Array, jax.Array]:
         """Returns the next h and the mean over positions of the normed input, (b, d) float32: the probe's feature."""
         n_btd = self.attention_norm(h_btd)
-        a_btd = h_btd + self.attention(n_btd)
-        return a_btd + self.mlp(self.mlp_norm(a_btd)), mean_over_positions(n_btd)
+        a_btd = spread(h_btd + self.attention(n_btd))
+        return spread(a_btd + self.mlp(self.mlp_norm(a_btd))), mean_over_positions(n_btd)
 
 
 def mean_over_positions(n_btd: jax.Array) -> jax.Array:
@@ -128,7 +151,7 @@ def mean_over_positions(n_btd: jax.Array) -> jax.Array:
 def stack(config: ModelConfig, **kwargs) -> nn.Module:
     """All blocks as one module whose parameters carry a leading layer axis; h -> (h, pooled inputs (l, b, d))."""
     block = Block
-    if config.remat != "none":
+    if config.remat in REMAT_POLICIES:
         block = nn.remat(Block, policy=REMAT_POLICIES[config.remat], prevent_cse=config.unroll > 1)
     return nn.scan(
         block,

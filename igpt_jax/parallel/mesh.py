@@ -1,21 +1,26 @@
 """The device mesh, and the one table from logical axes to mesh axes, from which every sharding derives."""
 
+import contextlib
+from collections.abc import Iterator
+
 import flax.linen as nn
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.errors import InputError
+from igpt_jax.model.attention import LANES
 
 RULES = (
     ("batch", "data"),  # images are independent
     ("width", "data"),  # each device keeps a slice of every weight and of its Adam moments (FSDP)
     ("heads", "model"),  # heads never meet inside attention
     ("mlp", "model"),  # the MLP's two products meet once, after the second
+    ("sequence", "model"),  # between blocks positions do not meet: norms and sums are split, and what is saved of them
     ("vocabulary", None),  # a few hundred colours: too small to split
-    ("classes", None),
-    ("position", None),
-    ("head_dim", None),
+    ("classes", None),  # likewise
+    ("position", None),  # of the position table, which is split along its width
+    ("head_dim", None),  # attention sums over it
     ("layers", None),  # the scan runs over it
 )
 
@@ -30,11 +35,20 @@ def make_mesh(config: ParallelConfig, devices: list | None = None) -> Mesh:
     data = config.data if config.data != -1 else count // config.model
     model = config.model if config.model != -1 else count // config.data
     if data * model != count:
+        wished = config.model if config.model != -1 else count / config.data
+        nearest = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - wished))
         raise InputError(
             f"parallel.data={config.data} x parallel.model={config.model} does not match {count} devices; "
-            f"set one of them to -1, or their product to {count}"
+            f"set parallel.data={count // nearest} and parallel.model={nearest}"
         )
     return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+@contextlib.contextmanager
+def logical_axes(mesh: Mesh | AbstractMesh) -> Iterator[None]:
+    """While a function is traced in it, the logical axes that the model names mean the axes of this mesh."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
+        yield
 
 
 def shardings(tree, mesh: Mesh):
@@ -62,18 +76,19 @@ def put_whole_batch(batch: dict, mesh: Mesh) -> dict[str, jax.Array]:
     return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, batch_sharding(mesh), x.__getitem__), batch)
 
 
-def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises InputError where a batch does not split evenly over the mesh's `data` axis."""
-    ways = mesh.shape["data"]
+def check_batch(name: str, batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """Raises InputError where a batch, or each of its microbatches, does not split evenly over the `data` axis."""
+    ways = mesh.shape["data"] * microbatches
     if batch_size % ways:
-        nearest = max(ways, round(batch_size / ways) * ways)
+        parts = f" x {microbatches} microbatches" if microbatches > 1 else ""
         raise InputError(
-            f"{name}={batch_size} is not divisible by the {ways} devices of the data axis; set it to {nearest}"
+            f"{name}={batch_size} is not divisible by the {mesh.shape['data']} devices of the data axis{parts}; "
+            f"set it to {max(ways, round(batch_size / ways) * ways)}"
         )
 
 
 def check_model(config: ModelConfig, mesh: Mesh) -> None:
-    """Raises InputError where a weight does not split evenly over the mesh."""
+    """Raises InputError where a weight does not split evenly over the mesh, or the kernel is not for its devices."""
     for option, size, axis in (("width", config.width, "data"), ("heads", config.heads, "model")):
         if size % mesh.shape[axis]:
             nearest = max(n for n in range(1, mesh.shape[axis]) if size % n == 0)
@@ -81,3 +96,12 @@ def check_model(config: ModelConfig, mesh: Mesh) -> None:
                 f"model.{option}={size} is not divisible by the {mesh.shape[axis]} devices of the {axis} axis; "
                 f"set parallel.{axis}={nearest}"
             )
+    platform = mesh.devices.flat[0].platform
+    for kernel, its_platform in (("splash", "tpu"), ("cudnn", "gpu")):
+        if config.attention == kernel and platform != its_platform:
+            raise InputError(f"model.attention={kernel} runs on a {its_platform}, not on a {platform}; set it to auto")
+    if config.attention == "splash" and config.context % LANES:
+        raise InputError(
+            f"model.attention=splash needs positions in multiples of {LANES}, not the {config.context} of "
+            f"model.resolution={config.resolution}; set it to auto"
+        )

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,7 +20,7 @@ from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.record import Record
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
-from igpt_jax.train.state import TrainState, abstract_state, compile_step, init_state
+from igpt_jax.train.state import TrainState, abstract_state, compile_step, compile_to_fit, device_memory, init_state
 
 
 def fit(
@@ -33,6 +33,7 @@ def fit(
     evaluate: Callable[[dict], dict[str, float]],
     mesh: Mesh,
     preemption: Preemption | None = None,
+    hooks: Sequence[Callable[[int], object]] = (),
 ) -> TrainState:
     """Trains to `config.steps`, from the newest checkpoint in `workdir` or from the start.
 
@@ -45,6 +46,7 @@ def fit(
       batches_from: gives this process's part of every batch from a step (0-based) on, with the images' "index".
       evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and not after the last.
       preemption: says when to stop early; nothing does without it.
+      hooks: called with the number of every step begun, such as clu's periodic actions.
     Returns:
       The state after the last step.
     Raises:
@@ -71,8 +73,13 @@ def fit(
         batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
         batches = itertools.chain([first_batch], batches)
-        step_function = compile_step(model, optimizer, objective_function(config.objective), config.seed, mesh)
-        step_function = step_function.lower(state, first_batch).compile()
+        objective, microbatches = objective_function(config.objective), config.parallel.microbatches
+
+        def compile_with(model_config):
+            step_function = compile_step(ImageGPT(model_config), optimizer, objective, config.seed, mesh, microbatches)
+            return step_function.lower(state, first_batch).compile()
+
+        step_function, _ = compile_to_fit(compile_with, config.model, device_memory())
 
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
         stack.enter_context(preemption.held())
@@ -83,6 +90,8 @@ def fit(
                 batch = _interruptible(preemption, next, batches)
                 state, metrics = step_function(state, batch)
                 record.add(step, batch, metrics)
+                for hook in hooks:
+                    hook(step)
                 if preemption.reached(step):
                     raise preemption.notice
                 evaluates = _evaluates_after(config, step)

@@ -9,10 +9,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
+from jax.stages import Compiled
 
+from igpt_jax.config import REMAT, ModelConfig
+from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.parallel.mesh import batch_sharding, replicated, shardings
+from igpt_jax.parallel.mesh import batch_sharding, logical_axes, replicated, shardings
+from igpt_jax.parallel.plan import total_bytes
 
 
 @flax.struct.dataclass
@@ -55,16 +59,23 @@ def train_step(
     optimizer: optax.GradientTransformation,
     objective: Callable,
     seed: int,
+    microbatches: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one gradient step; the same function serves one CPU and a pod, only the shardings differ.
 
     Where the loss or the gradient is NaN or infinite, parameters and optimiser stay as they are, and `skipped` counts.
+    With several microbatches, gradient and metrics are the means of theirs, each with a random key of its own.
 
     Returns the next state, and the objective's metrics with `gradient_norm` and `skipped`, all scalars.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     gradient = jax.grad(objective, argnums=1, has_aux=True)
-    grads, metrics = gradient(model, state.params, batch, rng)
+    if microbatches == 1:
+        grads, metrics = gradient(model, state.params, batch, rng)
+    else:
+        grads, metrics = _mean_over(
+            microbatches, batch, lambda part, i: gradient(model, state.params, part, jax.random.fold_in(rng, i))
+        )
     metrics |= {"gradient_norm": optax.tree.norm(grads)}
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))).all()
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -76,17 +87,81 @@ def train_step(
     return next_state, metrics | {"skipped": next_state.skipped}
 
 
+def _mean_over(microbatches, batch, function):
+    """The mean of function(part, number) over the microbatches; of each device's images, every part takes some."""
+    parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(total, numbered_part):
+        return jax.tree.map(jnp.add, total, function(*numbered_part)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first, 0))
+    total, _ = jax.lax.scan(add, zeros, (parts, jnp.arange(microbatches)))
+    return jax.tree.map(lambda x: x / microbatches, total)
+
+
 def compile_step(
-    model: ImageGPT, optimizer: optax.GradientTransformation, objective: Callable, seed: int, mesh: Mesh
+    model: ImageGPT,
+    optimizer: optax.GradientTransformation,
+    objective: Callable,
+    seed: int,
+    mesh: Mesh | AbstractMesh,
+    microbatches: int = 1,
 ) -> Callable:
     """`train_step` under jit on the mesh; the state that goes in is given up for the one that comes out."""
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
+
+    def step(state, batch):
+        with logical_axes(mesh):
+            return train_step(
+                state,
+                batch,
+                model=model,
+                optimizer=optimizer,
+                objective=objective,
+                seed=seed,
+                microbatches=microbatches,
+            )
+
     return jax.jit(
-        lambda state, batch: train_step(state, batch, model=model, optimizer=optimizer, objective=objective, seed=seed),
+        step,
         in_shardings=(state_sharding, batch_sharding(mesh)),
         out_shardings=(state_sharding, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def compile_to_fit(compile_with: Callable, config: ModelConfig, hbm_bytes: float | None) -> tuple[Compiled, str]:
+    """Compiles a step with the config's `remat`, or for "auto" with the first of `REMAT` that fits a device's memory.
+
+    Args:
+      compile_with: from a model config to the compiled step.
+      hbm_bytes: of a device; None where it does not say, and then everything fits.
+    Returns:
+      The compiled step, and the policy it was made with.
+    Raises:
+      InputError: not even recomputing everything fits.
+    """
+    policies = REMAT if config.remat == "auto" else (config.remat,)
+    for remat in policies:
+        try:
+            compiled = compile_with(dataclasses.replace(config, remat=remat))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            reason = str(error)
+        else:
+            if hbm_bytes is None or remat == policies[-1] or total_bytes(compiled) <= hbm_bytes:
+                return compiled, remat
+    raise InputError(
+        f"the step does not fit a device's memory with model.remat={policies[-1]}: {reason[:200]}; "
+        f"raise parallel.microbatches, or take more devices"
+    )
+
+
+def device_memory() -> int | None:
+    """Bytes that a device of this process may use, or None where it does not say (a CPU)."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 @functools.cache  # the untrained baseline starts as the training did, and need not compile again

@@ -168,7 +168,9 @@ def test_another_palette_than_the_manifests_and_damaged_shards_are_refused(writt
     other = Palette(-PALETTE.colors)
     other.save(tmp_path / "other.npy")
     config = ["--config=experiments/digits.py", f"--workdir={tmp_path / 'run'}", f"--config.data.name=tokens:{written}"]
-    config += ["--config.model.vocabulary=40", "--config.model.resolution=16"]
+    config += [
+        f"--config.{key}" for key in ("model.vocabulary=40", "model.resolution=16", "data.fold_validation=False")
+    ]
     assert igpt("train", *config, f"--config.palette.path={tmp_path / 'other.npy'}") == 2
     assert f"has the palette {PALETTE.hash}, but palette.path=" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -1,11 +1,23 @@
-"""The blockwise attention against the plain definition, values and gradients."""
+"""Every fast attention against the plain definition, values and gradients."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igpt_jax.model.attention import BLOCKS, SMALLEST_BLOCK, attend, cached_attention
+from igpt_jax.config import ParallelConfig
+from igpt_jax.model.attention import (
+    BLOCKS,
+    SMALLEST_BLOCK,
+    attend,
+    cached_attention,
+    fastest_backend,
+    plain_attention,
+    splash_attention,
+)
+from igpt_jax.parallel.mesh import logical_axes, make_mesh
 
 
 def arrays(context, count=3):
@@ -41,3 +53,55 @@ def test_cached_attention_ignores_the_cache_beyond_its_position():
     poisoned = [x.at[:, 10:].set(1e3).transpose(0, 2, 1, 3) for x in (k, v)]
     new = cached_attention(q[:, 7:10].transpose(0, 2, 1, 3) * 8**-0.5, *poisoned, 7)
     np.testing.assert_allclose(new.transpose(0, 2, 1, 3), full[:, 7:10], atol=1e-5)
+
+
+# (positions, head dim): iGPT-S's, L's and XL's head dims; 640 positions are five blocks of the kernel, the others one.
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("context", "head_dim"),
+    [
+        (128, 64),
+        (640, 96),
+        (256, 128),
+        *(pytest.param(*shape, marks=pytest.mark.slow) for shape in [(1024, 64), (2304, 96), (4096, 128)]),
+    ],
+)
+def test_the_tpu_kernel_equals_plain_in_values_and_gradients(context, head_dim, causal):
+    keys = jax.random.split(jax.random.key(0), 4)
+    *qkv, weight = (jax.random.normal(key, (1, 2, context, head_dim)) for key in keys)
+    kernel = functools.partial(splash_attention, interpret=True)
+
+    def loss(function, q, k, v):
+        return (function(q * head_dim**-0.5, k, v, causal) * weight).sum()
+
+    a, b = (jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1, 2)))(*qkv) for f in (kernel, plain_attention))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-3), a, b)
+
+
+def test_on_a_mesh_the_tpu_kernel_sees_its_own_images_and_heads():
+    mesh = make_mesh(ParallelConfig(2, 4))
+    qkv = [jax.random.normal(key, (4, 4, 128, 8)) for key in jax.random.split(jax.random.key(0), 3)]
+
+    @jax.jit
+    def attend_on_mesh(*qkv):
+        with logical_axes(mesh):
+            return splash_attention(*qkv, True, interpret=True)
+
+    sharded = jax.device_put(qkv, jax.NamedSharding(mesh, jax.P("data", "model")))
+    mixed = attend_on_mesh(*sharded)
+    assert mixed.addressable_shards[0].data.shape == (2, 1, 128, 8)
+    np.testing.assert_allclose(mixed, plain_attention(*qkv, True), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("platform", "context", "dtype", "backend"),
+    [
+        ("tpu", 2304, "bfloat16", "splash"),
+        ("tpu", 144, "float32", "blockwise"),
+        ("gpu", 1024, "bfloat16", "cudnn"),
+        ("gpu", 1024, "float32", "blockwise"),
+        ("cpu", 1024, "float32", "blockwise"),
+    ],
+)
+def test_every_platform_gets_the_kernel_that_takes_its_input(platform, context, dtype, backend):
+    assert fastest_backend(platform, context, dtype) == backend

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
+from igpt_jax.config import REMAT
 from igpt_jax.model.decode import decode, decoding_weights, init_cache
 from igpt_jax.model.image_gpt import count_parameters
 from tests import reference
@@ -124,12 +125,14 @@ def test_unrolling_and_recomputing_change_neither_loss_nor_gradient(change):
 def test_recomputing_does_what_it_says():
     params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
 
-    def products(remat):
+    def count(remat, operation):
         config = dataclasses.replace(TINY, remat=remat)
         gradient = jax.grad(lambda params: apply(config, params, tokens_bt).sum())
-        return str(jax.make_jaxpr(gradient)(params)).count("dot_general")
+        return str(jax.make_jaxpr(gradient)(params)).count(operation)
 
-    assert products("none") < products("dots") < products("full")
+    none, dots, attention, full = (count(remat, "dot_general") for remat in REMAT)
+    assert none == dots < attention < full
+    assert count("none", "rsqrt") < count("dots", "rsqrt")
 
 
 def test_bfloat16_compute_stays_near_float32_and_gives_float32_logits():

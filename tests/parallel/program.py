@@ -19,7 +19,7 @@ from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.loop import fit
 
 STEPS, BATCH = 3, 8
-MODEL = ig.ImageGPT(ig.ModelConfig(layers=2, width=16, heads=4, resolution=3, vocabulary=5))
+MODEL = ig.ImageGPT(ig.ModelConfig(layers=1, width=16, heads=4, resolution=3, vocabulary=5))
 COLORS = np.array([[-0.0, 0.5, 1]] * 5, np.float32)
 
 
@@ -31,7 +31,8 @@ def batches_from(step, mesh):
     index, count = processes.batch_share(mesh)
     local = BATCH // count
     while True:
-        yield {"tokens": tokens(step, BATCH)[index * local : (index + 1) * local]}
+        mine = slice(index * local, (index + 1) * local)
+        yield {"tokens": tokens(step, BATCH)[mine], "index": np.arange(BATCH, dtype=np.int32)[mine]}
         step += 1
 
 
@@ -77,6 +78,7 @@ def run(directory, mesh):
 
 if __name__ == "__main__":
     directory, data, model, option = sys.argv[1:]
+    sys.modules["clu"] = None  # no TensorBoard, which would bring TensorFlow
     processes.join(option)
     found = run(pathlib.Path(directory), make_mesh(ParallelConfig(int(data), int(model))))
     if processes.is_first():

@@ -54,7 +54,8 @@ def alone(tmp_path_factory):
     ("count", "devices", "data", "model"),
     [
         (2, 1, 2, 1),  # every process reads its half of the batch
-        (2, 1, 1, 2),  # every process reads the whole batch, for its half of the heads
+        # Every process reads the whole batch, for its half of the heads.
+        pytest.param(2, 1, 1, 2, marks=pytest.mark.slow),
         pytest.param(4, 1, 2, 2, marks=pytest.mark.slow),  # pairs of processes share a half of the batch
         pytest.param(2, 4, 2, 4, marks=pytest.mark.slow),
     ],

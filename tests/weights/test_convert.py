@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint.checkpoint_managers import LatestN
 from safetensors.numpy import load_file
 
 import igpt_jax as ig
@@ -36,7 +37,7 @@ def write_workdir(directory, config, step=30):
     like = abstract_params(ig.ImageGPT(config), make_mesh(ParallelConfig(), jax.devices()[:1]))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), like)
-    checkpoints = Checkpoints(directory, keep=1)
+    checkpoints = Checkpoints(directory, keep=LatestN(1))
     checkpoints.save_params(step, params, RunConfig(model=config, objective=ObjectiveConfig(config.objective)), PALETTE)
     checkpoints.close()
     return params
@@ -76,7 +77,7 @@ def test_the_step_survives_where_the_format_has_one(tmp_path):
     convert(tmp_path / "run", tmp_path / "openai", "openai")
     convert(tmp_path / "openai", tmp_path / "back", "igpt")
     assert (tmp_path / "openai" / "model.ckpt-70.index").exists()
-    assert Checkpoints(tmp_path / "back").latest_step == 70
+    assert Checkpoints(tmp_path / "back").steps == [70]
 
 
 def igpt(*arguments):

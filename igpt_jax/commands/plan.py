@@ -1,0 +1,125 @@
+"""Compiles a config's real program for a TPU slice that is not there, and says what it would need."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import time
+
+# The TPU compiler without a TPU: it asks nothing about the machine, and takes no lock against other compilations.
+# The accelerator type only keeps it quiet; the topology decides.
+os.environ.update(
+    TPU_SKIP_MDS_QUERY="1",
+    TPU_WORKER_HOSTNAMES="localhost",
+    TPU_ACCELERATOR_TYPE="v5litepod-16",
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+
+from igpt_jax.config import RunConfig
+from igpt_jax.errors import InputError
+from igpt_jax.evaluate.forward import image_features
+from igpt_jax.generate.sample import sample
+from igpt_jax.model.attention import fastest_backend
+from igpt_jax.model.image_gpt import ImageGPT, count_parameters
+from igpt_jax.objectives import objective_function
+from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, logical_axes
+from igpt_jax.parallel.plan import Slice, describe, forward_work, sampling_work, training_work
+from igpt_jax.train.optimizer import adam
+from igpt_jax.train.state import abstract_params, abstract_state, compile_step, compile_to_fit
+
+PROGRAMS = ("train", "features", "sample")
+
+
+def main(config: RunConfig, workdir: pathlib.Path | None, options) -> None:
+    """Prints the plan, for people or as JSON; nothing is written, and no data are read."""
+    del workdir
+    if options.what not in PROGRAMS:
+        raise InputError(f"--what={options.what} is not a program; choose one of {', '.join(PROGRAMS)}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("plan needs libtpu, the TPU compiler, which needs no TPU: pip install 'igpt_jax[tpu]'")
+    where = Slice.named(options.topology, config.parallel)
+    model = config.model
+    if model.attention == "auto":
+        model = dataclasses.replace(model, attention=fastest_backend("tpu", model.context, model.dtype))
+    config = dataclasses.replace(config, model=model)
+    check_model(model, where.mesh)
+    plan = _plan(config, where, options.what)
+    print(json.dumps(plan, indent=2) if options.json else _in_words(plan, options.what))
+
+
+def _plan(config, where, what):
+    start = time.perf_counter()
+    parameters = count_parameters(config.model)
+    if what == "train":
+        images = config.data.batch_size
+        check_batch("data.batch_size", images, where.mesh, config.parallel.microbatches)
+        compiled, remat = compile_to_fit(_training_compiler(config, where), config.model, where.chip.hbm_bytes)
+        work = training_work(dataclasses.replace(config.model, remat=remat), images, parameters, where.mesh)
+    else:
+        images, remat = config.evaluate.batch_size, "none"
+        check_batch("evaluate.batch_size", images, where.mesh)
+        compiled = (_compile_features if what == "features" else _compile_sample)(config, where)
+        work = (forward_work if what == "features" else sampling_work)(config.model, images, parameters, where.mesh)
+    return describe(compiled, work, where, remat=remat, compile_seconds=time.perf_counter() - start)
+
+
+def _training_compiler(config, where):
+    optimizer = adam(config.optimizer, lambda _: config.optimizer.learning_rate)
+    objective = objective_function(config.objective)
+
+    def compile_with(model_config):
+        model = ImageGPT(model_config)
+        step = compile_step(model, optimizer, objective, config.seed, where.mesh, config.parallel.microbatches)
+        state = abstract_state(model, optimizer, where.mesh)
+        return step.lower(state, {"tokens": _tokens(config, where, config.data.batch_size)}).compile()
+
+    return compile_with
+
+
+def _compile_features(config, where):
+    model, tokens_bt = ImageGPT(config.model), _tokens(config, where, config.evaluate.batch_size)
+    with logical_axes(where.mesh):
+        return image_features.lower(model, abstract_params(model, where.mesh), {"tokens": tokens_bt}).compile()
+
+
+def _compile_sample(config, where):
+    model, b = ImageGPT(config.model), config.evaluate.batch_size
+    rngs_b = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
+    rngs_b = jax.ShapeDtypeStruct(rngs_b.shape, rngs_b.dtype, sharding=batch_sharding(where.mesh))
+    nothing_bt = jax.ShapeDtypeStruct((b, 0), jnp.int32, sharding=batch_sharding(where.mesh))
+    return sample.lower(model, abstract_params(model, where.mesh), rngs_b, nothing_bt).compile()
+
+
+def _tokens(config, where, images):
+    return jax.ShapeDtypeStruct((images, config.model.context), jnp.int32, sharding=batch_sharding(where.mesh))
+
+
+def _in_words(plan, what):
+    size = {name: f"{count / 2**30:.2f}" for name, count in plan["bytes_per_device"].items()}
+    seconds = {name: f"{x:.4f}" for name, x in plan["seconds"].items()}
+    mesh = " x ".join(f"{name} {ways}" for name, ways in plan["mesh"].items())
+    repeated = plan["executed_flops_per_step"] / plan["model_flops_per_step"] - 1
+    collectives = "not told by the compiler" if plan["collectives"] is None else "none"
+    if plan["collectives"]:
+        collectives = ", ".join(
+            f"{kind} {counts['in_loops']} in loops + {counts['outside']}"
+            for kind, counts in plan["collectives"].items()
+        )
+    return "\n".join(
+        [
+            f"{what} on {plan['topology']}: {plan['devices']} devices, {mesh}",
+            f"memory a device: {size['arguments']} GiB arguments + {size['temporaries']} temporaries; "
+            f"{size['total']} of {size['hbm']} GiB: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
+            f"arithmetic: {plan['model_flops_per_step']:.3e} FLOPs a step, {repeated:+.0%} recomputed "
+            f"(remat {plan['remat']})",
+            f"seconds a step: compute {seconds['compute']}, HBM {seconds['hbm']}, "
+            f"interconnect {seconds['interconnect']}: bound by {plan['bound']}, MFU at most {plan['mfu_ceiling']:.0%}",
+            f"collectives: {collectives}",
+            f"compiled in {plan['compile_seconds']:.0f} s",
+        ]
+    )

@@ -1,0 +1,175 @@
+#!/usr/bin/env bash
+# One Cloud TPU slice from creation to deletion.  `tpu/tpu.sh --help` lists the commands; --dry-run prints them.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: tpu/tpu.sh COMMAND [--flag=value ...] [-- arguments of `python -m igpt_jax train`]
+
+On the workers the checkout is ~/igpt_jax, and paths are relative to it: --workdir=../gcs/runs/s32
+
+commands
+  create    ask for the slice, and wait until it is there (with --queued: only ask, and return)
+  status    show its state
+  setup     copy this checkout to every worker and install it; with --bucket mount the bucket at ~/gcs
+  launch    start the training given after -- on all workers; it outlives the connection
+  resume    setup and launch again, on a slice that was taken away and came back; training goes on by itself
+  logs      follow the log of one worker
+  stop      end the training on all workers; it saves a checkpoint first
+  fetch     copy the work dir of the run here: from gs:// directly, else from worker 0
+  delete    give the slice back, and its queued request
+
+flags, each also an environment variable        default
+  --name=NAME              TPU_NAME              (needed)
+  --zone=ZONE              TPU_ZONE              (needed)
+  --project=PROJECT        TPU_PROJECT           gcloud's own
+  --type=TYPE              TPU_TYPE              (create) v5litepod-16, v5p-32, v6e-16, v4-32, ...
+  --version=VERSION        TPU_VERSION           (create) the runtime that fits the type
+  --queued                 TPU_QUEUED=1          by a queued resource instead of a plain TPU VM
+  --spot                   TPU_SPOT=1            cheaper, and may be taken away at any time
+  --bucket=BUCKET          TPU_BUCKET            (setup) a Cloud Storage bucket, without gs://
+  --worker=N               TPU_WORKER            (logs) 0
+  --from=DIR --to=DIR      TPU_FROM, TPU_TO      (fetch) where the work dir is, and where it goes
+  --dry-run                TPU_DRY_RUN=1         print every gcloud command instead of running it
+TEXT
+}
+
+fail() {
+  echo "tpu.sh: $*" >&2
+  exit 2
+}
+
+name=${TPU_NAME:-} zone=${TPU_ZONE:-} project=${TPU_PROJECT:-} type=${TPU_TYPE:-} version=${TPU_VERSION:-}
+queued=${TPU_QUEUED:-} spot=${TPU_SPOT:-} bucket=${TPU_BUCKET:-} worker=${TPU_WORKER:-0}
+from=${TPU_FROM:-} to=${TPU_TO:-} dry_run=${TPU_DRY_RUN:-}
+training=()
+
+command=${1:---help}
+[[ $command == --help || $command == -h ]] && usage && exit 0
+shift
+while (($#)); do
+  case $1 in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --project=*) project=${1#*=} ;;
+    --type=*) type=${1#*=} ;;
+    --version=*) version=${1#*=} ;;
+    --bucket=*) bucket=${1#*=} ;;
+    --worker=*) worker=${1#*=} ;;
+    --from=*) from=${1#*=} ;;
+    --to=*) to=${1#*=} ;;
+    --queued) queued=1 ;;
+    --spot) spot=1 ;;
+    --dry-run) dry_run=1 ;;
+    --)
+      shift
+      training=("$@")
+      break
+      ;;
+    *) fail "unknown flag $1; see tpu/tpu.sh --help" ;;
+  esac
+  shift
+done
+[[ -n $name ]] || fail "which slice? give --name=NAME or set TPU_NAME"
+[[ -n $zone ]] || fail "in which zone? give --zone=ZONE or set TPU_ZONE"
+
+where=(--zone="$zone")
+[[ -z $project ]] || where+=(--project="$project")
+
+run() {
+  if [[ -n $dry_run ]]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+tpu() { run gcloud compute tpus "$@" "${where[@]}"; }
+on_worker() { tpu tpu-vm ssh "$name" --worker="$1" --command="$2"; }
+
+runtime_of() {
+  case $1 in
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    *) echo tpu-ubuntu2204-base ;;
+  esac
+}
+
+create() {
+  [[ -n $type ]] || fail "of which type? give --type=TYPE, such as v5litepod-16; tpu/README.md says which for what"
+  local runtime=${version:-$(runtime_of "$type")} kind=(--accelerator-type="$type")
+  [[ -z $spot ]] || kind+=(--spot)
+  if [[ -n $queued ]]; then
+    tpu queued-resources create "$name" --node-id="$name" --runtime-version="$runtime" "${kind[@]}"
+  else
+    tpu tpu-vm create "$name" --version="$runtime" "${kind[@]}"
+  fi
+}
+
+status() {
+  if [[ -n $queued ]]; then
+    tpu queued-resources describe "$name" --format="value(state.state)"
+  else
+    tpu tpu-vm describe "$name" --format="value(state,health)"
+  fi
+}
+
+setup() {
+  local archive
+  archive=$(mktemp -d)/igpt_jax.tar.gz
+  run git -C "$(dirname "$0")/.." archive --format=tar.gz --output="$archive" HEAD
+  tpu tpu-vm scp "$archive" "$name":igpt_jax.tar.gz --worker=all
+  # The runtimes bring an older Python than the package asks for; uv brings its own.
+  on_worker all "set -e
+    mkdir -p igpt_jax && tar -xzf igpt_jax.tar.gz -C igpt_jax && cd igpt_jax
+    command -v ~/.local/bin/uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
+    ~/.local/bin/uv venv --quiet --allow-existing --python=3.12 && ~/.local/bin/uv pip install --quiet -e '.[tpu]'"
+  [[ -z $bucket ]] || on_worker all "set -e
+    if ! command -v gcsfuse >/dev/null; then
+      curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+        sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
+      echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt\" \
+        \"gcsfuse-\$(lsb_release -cs) main\" | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+      sudo apt-get update -qq && sudo apt-get install -qq gcsfuse
+    fi
+    mkdir -p ~/gcs && mountpoint -q ~/gcs || gcsfuse --implicit-dirs $bucket ~/gcs"
+}
+
+launch() {
+  ((${#training[@]})) || fail "train what? give -- --config=FILE --workdir=DIR ..."
+  local arguments
+  arguments=$(printf '%q ' "${training[@]}")
+  on_worker all "cd igpt_jax && { ! kill -0 \$(cat ~/igpt_jax.pid) 2>/dev/null || { echo 'still running' >&2; exit 1; }; }
+    nohup setsid .venv/bin/python -m igpt_jax train --distributed=auto $arguments >> ~/igpt_jax.log 2>&1 < /dev/null &
+    echo \$! > ~/igpt_jax.pid"
+}
+
+fetch() {
+  [[ -n $from && -n $to ]] || fail "from where to where? give --from=DIR --to=DIR"
+  if [[ $from == gs://* ]]; then
+    run gcloud storage rsync --recursive "$from" "$to"
+  else
+    tpu tpu-vm scp --recurse "$name":"$from" "$to" --worker=0
+  fi
+}
+
+delete() {
+  if [[ -n $queued ]]; then
+    tpu queued-resources delete "$name" --force --quiet
+  else
+    tpu tpu-vm delete "$name" --quiet
+  fi
+}
+
+case $command in
+  create | status | setup | launch | fetch | delete) "$command" ;;
+  resume)
+    setup
+    launch
+    ;;
+  logs) on_worker "$worker" "tail -n 100 -F ~/igpt_jax.log" ;;
+  stop) on_worker all "kill -TERM \$(cat ~/igpt_jax.pid)" ;;
+  *) fail "unknown command $command; see tpu/tpu.sh --help" ;;
+esac
