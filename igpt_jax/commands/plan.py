@@ -26,11 +26,10 @@ from igpt_jax.evaluate.forward import image_features
 from igpt_jax.generate.sample import sample
 from igpt_jax.model.attention import fastest_backend
 from igpt_jax.model.image_gpt import ImageGPT, count_parameters
-from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, logical_axes
 from igpt_jax.parallel.plan import Slice, describe, forward_work, sampling_work, training_work
 from igpt_jax.train.optimizer import adam
-from igpt_jax.train.state import abstract_params, abstract_state, compile_step, compile_to_fit
+from igpt_jax.train.state import abstract_params, abstract_state, compile_run
 
 PROGRAMS = ("train", "features", "sample")
 
@@ -58,7 +57,7 @@ def _plan(config, where, what):
     if what == "train":
         images = config.data.batch_size
         check_batch("data.batch_size", images, where.mesh, config.parallel.microbatches)
-        compiled, remat = compile_to_fit(_training_compiler(config, where), config.model, where.chip.hbm_bytes)
+        compiled, remat = _compile_training(config, where)
         work = training_work(dataclasses.replace(config.model, remat=remat), images, parameters, where.mesh)
     else:
         images, remat = config.evaluate.batch_size, "none"
@@ -68,17 +67,11 @@ def _plan(config, where, what):
     return describe(compiled, work, where, remat=remat, compile_seconds=time.perf_counter() - start)
 
 
-def _training_compiler(config, where):
+def _compile_training(config, where):
     optimizer = adam(config.optimizer, lambda _: config.optimizer.learning_rate)
-    objective = objective_function(config.objective)
-
-    def compile_with(model_config):
-        model = ImageGPT(model_config)
-        step = compile_step(model, optimizer, objective, config.seed, where.mesh, config.parallel.microbatches)
-        state = abstract_state(model, optimizer, where.mesh)
-        return step.lower(state, {"tokens": _tokens(config, where, config.data.batch_size)}).compile()
-
-    return compile_with
+    state = abstract_state(ImageGPT(config.model), optimizer, where.mesh)
+    batch = {"tokens": _tokens(config, where, config.data.batch_size)}
+    return compile_run(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes)
 
 
 def _compile_features(config, where):

@@ -105,12 +105,20 @@ def probe(
 @functools.partial(jax.jit, static_argnames="classes")
 def _fit_and_score(train_bd, train_labels_b, test_bd, test_labels_b, l2_s, classes):
     """Probes fitted to the training images: right predictions and mean loss in nats on the test images, (s,) each."""
+    logits_sbc = probe_logits(train_bd, train_labels_b, test_bd, l2_s, classes)
+    loss_sb, _ = cross_entropy(logits_sbc, jax.nn.one_hot(test_labels_b, classes, dtype=bool)[None])
+    return jnp.sum(logits_sbc.argmax(axis=-1) == test_labels_b[None], axis=1), loss_sb.mean(axis=1)
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def probe_logits(
+    train_bd: jax.Array, train_labels_b: jax.Array, test_bd: jax.Array, l2_s: jax.Array, classes: int
+) -> jax.Array:
+    """Logits (s, b, c) of the test images by probes fitted to the standardised training images, one a strength."""
     train_bd, test_bd = train_bd.astype(jnp.float32), test_bd.astype(jnp.float32)
     mean_1d = train_bd.mean(axis=0, keepdims=True)
     varies_d = train_bd.max(axis=0) > train_bd.min(axis=0)
     scale_1d = jnp.where(varies_d, 1 / train_bd.std(axis=0), 0)[None]
     weights_sdc, biases_sc, _, _ = solve((train_bd - mean_1d) * scale_1d, train_labels_b, l2_s, classes)
     with jax.default_matmul_precision("float32"):
-        logits_sbc = jnp.einsum("bd,sdc->sbc", (test_bd - mean_1d) * scale_1d, weights_sdc) + biases_sc[:, None]
-    loss_sb, _ = cross_entropy(logits_sbc, jax.nn.one_hot(test_labels_b, classes, dtype=bool)[None])
-    return jnp.sum(logits_sbc.argmax(axis=-1) == test_labels_b[None], axis=1), loss_sb.mean(axis=1)
+        return jnp.einsum("bd,sdc->sbc", (test_bd - mean_1d) * scale_1d, weights_sdc) + biases_sc[:, None]

@@ -6,7 +6,8 @@ for as many held-out images, both against the training images, so that the secon
 
 import numpy as np
 
-from igpt_jax.evaluate.logistic_regression import fit_probes
+from igpt_jax.evaluate.logistic_regression import check_features, checked_l2
+from igpt_jax.evaluate.probe import probe_logits
 
 _CHUNK = 64  # images compared at once with all training images
 
@@ -58,7 +59,6 @@ def predict_labels(
     train_bd: np.ndarray, labels_b: np.ndarray, test_bd: np.ndarray, *, classes: int, l2: float
 ) -> np.ndarray:
     """Labels of the test images by a logistic regression on standardised training features, as the probe's; (b,)."""
-    mean_1d = train_bd.mean(axis=0, keepdims=True)
-    scale_1d = 1 / np.maximum(train_bd.std(axis=0, keepdims=True), 1e-6)
-    found = fit_probes(((train_bd - mean_1d) * scale_1d)[None], labels_b, classes, [l2])
-    return ((test_bd - mean_1d) * scale_1d @ found.weights_lsdc[0, 0] + found.biases_lsc[0, 0]).argmax(axis=1)
+    check_features("training", train_bd[None], labels_b, classes)
+    logits_sbc = probe_logits(train_bd, labels_b, test_bd, checked_l2([l2]), classes)
+    return np.asarray(logits_sbc[0].argmax(axis=1))

@@ -12,7 +12,6 @@ from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import Preempted
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.objectives import objective_function
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.preemption import Preemption
@@ -20,7 +19,7 @@ from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.record import Record
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
-from igpt_jax.train.state import TrainState, abstract_state, compile_step, compile_to_fit, device_memory, init_state
+from igpt_jax.train.state import TrainState, abstract_state, compile_run, device_memory, init_state
 
 
 def fit(
@@ -73,13 +72,7 @@ def fit(
         batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
         batches = itertools.chain([first_batch], batches)
-        objective, microbatches = objective_function(config.objective), config.parallel.microbatches
-
-        def compile_with(model_config):
-            step_function = compile_step(ImageGPT(model_config), optimizer, objective, config.seed, mesh, microbatches)
-            return step_function.lower(state, first_batch).compile()
-
-        step_function, _ = compile_to_fit(compile_with, config.model, device_memory())
+        step_function, _ = compile_run(config, optimizer, mesh, state, first_batch, device_memory())
 
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
         stack.enter_context(preemption.held())

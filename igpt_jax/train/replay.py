@@ -17,7 +17,7 @@ from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.parallel.processes import fetch
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import abstract_state, compile_step, init_state
+from igpt_jax.train.state import abstract_state, compile_run, device_memory, init_state
 
 SHOWN = 20  # images
 
@@ -50,12 +50,13 @@ def replay(
     )
     optimizer = adam(config.optimizer, schedule)
     state = _state_before(step, model, optimizer, config, workdir, mesh)
-    step_function = compile_step(model, optimizer, objective, config.seed, mesh)
     batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
+    batch = next(batches)
+    step_function, _ = compile_run(config, optimizer, mesh, state, batch, device_memory())
     print(f"from step {int(state.step)} to {step}")
     for _ in range(int(state.step), step - 1):
-        state, _ = step_function(state, next(batches))
-    batch = next(batches)
+        state, _ = step_function(state, batch)
+        batch = next(batches)
 
     rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
 

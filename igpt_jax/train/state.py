@@ -12,9 +12,10 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 from jax.stages import Compiled
 
-from igpt_jax.config import REMAT, ModelConfig
+from igpt_jax.config import REMAT, ModelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.mesh import batch_sharding, logical_axes, replicated, shardings
 from igpt_jax.parallel.plan import total_bytes
 
@@ -129,6 +130,30 @@ def compile_step(
         out_shardings=(state_sharding, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def compile_run(
+    config: RunConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | AbstractMesh,
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    hbm_bytes: float | None,
+) -> tuple[Compiled, str]:
+    """Compiles the one step that a config asks for: its objective, microbatches, and the `remat` that fits.
+
+    Args:
+      state, batch: arrays, or shapes with shardings.
+      hbm_bytes: as `compile_to_fit`, whose results and errors these are.
+    """
+    objective = objective_function(config.objective)
+
+    def compile_with(model_config):
+        model, microbatches = ImageGPT(model_config), config.parallel.microbatches
+        step_function = compile_step(model, optimizer, objective, config.seed, mesh, microbatches)
+        return step_function.lower(state, batch).compile()
+
+    return compile_to_fit(compile_with, config.model, hbm_bytes)
 
 
 def compile_to_fit(compile_with: Callable, config: ModelConfig, hbm_bytes: float | None) -> tuple[Compiled, str]:

@@ -8,48 +8,18 @@ import pytest
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 import igpt_jax as ig
-from igpt_jax.config import DataConfig, EvaluateConfig, OptimizerConfig, RunConfig
-from igpt_jax.data.palette import Palette
+from igpt_jax.config import OptimizerConfig
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.loop import fit
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import init_params
+from tests.train.runs import PALETTE, batches_from, train, with_options
 
-CONFIG = RunConfig(
-    steps=6,
-    log_every=1,
-    checkpoint_every=4,
-    model=ig.ModelConfig(layers=1, width=16, heads=2, resolution=3, vocabulary=4),
-    data=DataConfig(batch_size=8),
-    optimizer=OptimizerConfig(learning_rate=1e-2),
-    evaluate=EvaluateConfig(every=3),
-)
-PALETTE = Palette(np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+CONFIG = with_options(checkpoint_every=4)
 
 
-def batches_from(step):
-    while True:
-        tokens = np.random.default_rng(step).integers(0, 4, (8, 9)).astype(np.int32)
-        yield {
-            "tokens": tokens,
-            "label": np.zeros(8, np.int32),
-            "index": np.arange(8 * step, 8 * step + 8, dtype=np.int32),
-        }
-        step += 1
-
-
-def run(workdir, config=CONFIG, batches_from=batches_from):
-    workdir.mkdir(exist_ok=True)
-    return fit(
-        config,
-        workdir,
-        palette=PALETTE,
-        images_per_epoch=16,
-        batches_from=batches_from,
-        evaluate=lambda params: {"test/width": params["sos"].size},
-        mesh=make_mesh(config.parallel, jax.devices()[:1]),
-    )
+def run(workdir, config=CONFIG, **options):
+    return train(workdir, config=config, evaluate=lambda params: {"test/width": params["sos"].size}, **options)
 
 
 def without_times(lines):
