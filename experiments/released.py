@@ -30,7 +30,8 @@ import numpy as np
 import igpt_jax as ig
 from igpt_jax.config import ParallelConfig, ProbeConfig
 from igpt_jax.errors import InputError
-from igpt_jax.evaluate.forward import mean_nats, split_features
+from igpt_jax.evaluate.features import split_features
+from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.evaluate.probe import probe
 from igpt_jax.generate.complete import complete
 from igpt_jax.parallel.mesh import make_mesh

@@ -177,17 +177,45 @@ class ParallelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """The linear probe: logistic regression on standardised features, one for each layer (paper, section 3.1)."""
+    """The linear probe: logistic regression on standardised features, one for each layer (paper, section 3.1).
+
+    For "sgd" the paper gives rates, momentum and steps; batch size and weight decay are those of MoCo, whose recipe it
+    cites.
+    """
 
     layers: tuple[int, ...] = ()  # feature layers in 0..model.layers; () is all of them
-    l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # strengths tried, in units of the mean loss
-    held_out: float = 0.1  # fraction of the training images that chooses strength and layer
+    concatenate: int = 0  # layers about the best one that another probe reads side by side; the paper's XL has 5
+    normalised: bool = True  # features after each block's norm, as in the paper; False: before it
+    held_out: float = 0.1  # fraction of the training images that chooses strength or rate, and layer
     augmented_epochs: int = 0  # views of a training image, augmented as in training; 0: one, as in evaluation
+    solver: str = "lbfgs"  # the paper's for CIFAR and STL-10; "sgd": its for ImageNet
+    l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # "lbfgs": strengths tried, in units of the mean loss
+    rates: tuple[float, ...] = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # "sgd": tried until one does worse
+    steps: int = 1_000_000  # "sgd"
+    batch_size: int = 256  # "sgd": images a step
+    weight_decay: float = 0.0  # "sgd"
+    labels_per_class: tuple[int, ...] = ()  # `evaluate` also fits probes to so few; the paper's are (4, 25, 400)
+    subsets: int = 5  # random ones of so many labels
+    memory: float = 8.0  # GiB of a split's features above which they lie on disk, in the work dir
 
     def __post_init__(self):
+        _check_choice("evaluate.probe.solver", self.solver, ("lbfgs", "sgd"))
         _check(len(self.l2) > 0, "evaluate.probe.l2 is empty; give at least one strength, such as (0.01,)")
+        _check(len(self.rates) > 0, "evaluate.probe.rates is empty; give at least one, such as (1.0,)")
+        for rate in self.rates:
+            _check(rate > 0, f"evaluate.probe.rates has {rate}; a learning rate is positive")
         _check(0 < self.held_out < 1, f"evaluate.probe.held_out={self.held_out} must lie between 0 and 1")
-        _check(self.augmented_epochs >= 0, f"evaluate.probe.augmented_epochs={self.augmented_epochs} is negative")
+        for name in ("augmented_epochs", "concatenate", "weight_decay", "memory"):
+            _check(getattr(self, name) >= 0, f"evaluate.probe.{name}={getattr(self, name)} is negative")
+        for name in ("steps", "batch_size"):
+            _check(getattr(self, name) >= 1, f"evaluate.probe.{name}={getattr(self, name)} must be at least 1")
+        for labels in self.labels_per_class:
+            _check(labels >= 1, f"evaluate.probe.labels_per_class has {labels}; give 1 or more")
+        _check(self.subsets >= 2, f"evaluate.probe.subsets={self.subsets} must be at least 2, to have a deviation")
+        _check(
+            self.solver == "lbfgs" or not self.labels_per_class,
+            "evaluate.probe.labels_per_class takes its L2 strength from the probe of all images; set solver=lbfgs",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +225,13 @@ class EvaluateConfig:
     every: int = 0  # steps between evaluations; 0 evaluates at the end only
     batch_size: int = 128  # images in one forward pass
     split: str = "test"  # the images that are measured: "test", or "validation" while options are being chosen
+    votes: int = 5  # "bert": random masks of each image, whose modal prediction is taken (paper: 5)
     probe: ProbeConfig = ProbeConfig()
 
     def __post_init__(self):
         _check(self.every >= 0, f"evaluate.every={self.every} must be 0 (end only) or more")
         _check(self.batch_size >= 1, f"evaluate.batch_size={self.batch_size} must be at least 1")
+        _check(self.votes >= 1, f"evaluate.votes={self.votes} must be at least 1")
         _check_choice("evaluate.split", self.split, ("test", "validation"))
 
 
@@ -244,6 +274,11 @@ class RunConfig:
                 f"evaluate.probe.layers names layer {layer}; a model of {self.model.layers} layers has 0 to "
                 f"{self.model.layers}",
             )
+        _check(
+            self.evaluate.probe.concatenate <= self.model.layers + 1,
+            f"evaluate.probe.concatenate={self.evaluate.probe.concatenate}, but a model of {self.model.layers} layers "
+            f"has features of {self.model.layers + 1}",
+        )
 
     @classmethod
     def from_dict(cls, values: dict) -> "RunConfig":

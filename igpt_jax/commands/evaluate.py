@@ -1,27 +1,26 @@
 """Measures a trained model: held-out likelihood, and linear probes beside their baselines."""
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 import time
 
 import numpy as np
 
+from igpt_jax.commands.probes import measure_probes, print_probes
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import RunConfig
-from igpt_jax.evaluate.forward import mean_nats, split_features
+from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.evaluate.likelihood import likelihood
-from igpt_jax.evaluate.probe import ProbeResult, probe
 from igpt_jax.files import replacing
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.parallel.processes import is_first
-from igpt_jax.report.curves import plot_loss, plot_probe
+from igpt_jax.report.curves import plot_loss, plot_low_data, plot_probe
 from igpt_jax.report.sheets import plot_completions, plot_palette, plot_surprise, save_samples
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics
-from igpt_jax.train.state import abstract_params, init_params
+from igpt_jax.train.state import abstract_params
 
 # In the report: test images shown with the palette, with surprise maps, and completed; completions of each; samples.
 PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
@@ -53,7 +52,7 @@ def evaluate(run: Run, params: dict, step: int, start: float) -> None:
         "nats_per_token": {split: mean_nats(run.model, params, run.examples(run.test), run.mesh)},
     }
     if run.train.classes:
-        result["probe"] = _measure_probes(run, params)
+        result["probe"] = measure_probes(run, params)
     if not is_first():
         return
     result["wall_seconds"] = time.perf_counter() - start
@@ -61,54 +60,7 @@ def evaluate(run: Run, params: dict, step: int, start: float) -> None:
         partial.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{split}: {result['nats_per_token'][split]:.4f} nats/token")
     if run.train.classes:
-        found, layers = result["probe"], run.config.model.layers
-        print(f"linear probe: {found['accuracy']:.1f} % at layer {found['best_layer']} of {layers}")
-        print(
-            f"baselines: raw pixels {found['raw_pixels']:.1f} %, the same network untrained {found['untrained']:.1f} %"
-        )
-
-
-def _measure_probes(run, params):
-    trained = probe_features(run, params)
-    untrained = probe_features(run, init_params(run.model, run.config.seed, run.mesh))
-    return {
-        "layers": trained.accuracy_l,
-        "layer_numbers": trained.layers,
-        "held_out": trained.held_out_accuracy_l,
-        "l2": trained.l2_l,
-        "best_layer": trained.best_layer,
-        "accuracy": trained.accuracy,
-        "raw_pixels": probe_pixels(run).accuracy,
-        "untrained": untrained.accuracy,
-    }
-
-
-def probe_features(run: Run, params: dict) -> ProbeResult:
-    """Probes every layer."""
-    return _probe(
-        run, run.config.evaluate.probe, lambda examples: split_features(run.model, params, examples, run.mesh)
-    )
-
-
-def probe_pixels(run: Run) -> ProbeResult:
-    """The baseline: the same probe on the colours that the model sees, as one layer; gray ones are one number each."""
-    colors = run.palette.colors
-    colors = colors[:, :1] if (colors == colors[:, :1]).all() else colors
-
-    def pixels(examples):
-        examples = list(examples)
-        tokens_bt = np.concatenate([batch["tokens"] for batch in examples])
-        labels_b = np.concatenate([batch["label"] for batch in examples])
-        return colors[tokens_bt].reshape(1, len(tokens_bt), -1), labels_b
-
-    return _probe(run, dataclasses.replace(run.config.evaluate.probe, layers=()), pixels)
-
-
-def _probe(run, config, features_of):
-    train = features_of(run.examples(run.train, config.augmented_epochs))
-    test = features_of(run.examples(run.test))
-    views = config.augmented_epochs or 1
-    return probe(*train, *test, classes=run.train.classes, config=config, seed=run.config.seed, views=views)
+        print_probes(result["probe"], run.config.model.layers)
 
 
 def report(run: Run, params: dict) -> None:
@@ -128,7 +80,16 @@ def report(run: Run, params: dict) -> None:
     plot_loss(directory / "loss.png", [*read_metrics(run.workdir / "metrics.jsonl"), last], split, len(run.palette))
     if found := evaluation.get("probe"):
         baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
-        plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], found["layers"], baselines)
+        if together := found.get("concatenated"):
+            baselines["layers " + ", ".join(map(str, together["layers"])) + " together"] = together["accuracy"]
+        curves = {"trained": found["layers"]}
+        if vote := found.get("vote"):
+            curves[f"vote of {vote['masks']} masks"] = vote["layers"]
+        plot_probe(directory / "probe_by_layer.png", found["layer_numbers"], curves, baselines)
+        if rows := found.get("low_data"):
+            labels = [row["labels_per_class"] for row in rows]
+            curves = {"best layer": rows, "raw pixels": [row["raw_pixels"] for row in rows]}
+            plot_low_data(directory / "low_data.png", labels, curves)
     plot_palette(directory / "palette.png", run.palette, run.pictures(PICTURED))
     print(f"pictures: {directory}")
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import InputError
-from igpt_jax.evaluate.forward import image_features
+from igpt_jax.evaluate.features import image_features
 from igpt_jax.generate.sample import sample
 from igpt_jax.model.attention import fastest_backend
 from igpt_jax.model.image_gpt import ImageGPT, count_parameters

@@ -9,9 +9,10 @@ import numpy as np
 from igpt_jax.commands.inputs import output_directory
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.errors import InputError
-from igpt_jax.evaluate.forward import split_features
+from igpt_jax.evaluate.features import Rows, split_features
+from igpt_jax.evaluate.probe import fit
 from igpt_jax.generate.complete import complete
-from igpt_jax.generate.quality import divergences, jensen_shannon, nearest, predict_labels
+from igpt_jax.generate.quality import divergences, jensen_shannon, nearest
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_first
 from igpt_jax.report.sheets import plot_neighbours
@@ -84,18 +85,20 @@ def _labels(run, params, train_bt, labels_b, sets):
     if not path.exists():
         raise InputError(f"there is no {path}, which says the best layer; run: python -m igpt_jax evaluate")
     probe = json.loads(path.read_text())["probe"]
-    chosen = probe["layer_numbers"].index(probe["best_layer"])
+    layer, size, classes = probe["best_layer"], run.config.evaluate.batch_size, run.train.classes
+    settings_gs = np.full((1, 1), probe["settings"][probe["layer_numbers"].index(layer)], np.float32)
+    config = dataclasses.replace(run.config.evaluate.probe, solver=probe["solver"])
 
-    def features(tokens_bt):
-        size = run.config.evaluate.batch_size
-        zeros = np.zeros(size, np.int32)
-        batches = ({"tokens": tokens_bt[i : i + size], "label": zeros} for i in range(0, len(tokens_bt), size))
-        return split_features(run.model, params, batches, run.mesh)[0][probe["best_layer"]]
+    def features(tokens_bt, labels_b):
+        parts = [slice(i, i + size) for i in range(0, len(tokens_bt), size)]
+        batches = ({"tokens": tokens_bt[part], "label": labels_b[part]} for part in parts)
+        return Rows.all(*split_features(run.model, params, batches, run.mesh))
 
-    train_bd, classes = features(train_bt), run.train.classes
+    (fitted,) = fit(features(train_bt, labels_b), [(layer,)], settings_gs, classes, config, run.config.seed)
     shares = {"training": np.bincount(labels_b, minlength=classes) / len(labels_b)}
     for name, tokens_bt in sets.items():
-        found_b = predict_labels(train_bd, labels_b, features(tokens_bt), classes=classes, l2=probe["l2"][chosen])
+        unknown_b = np.zeros(len(tokens_bt), np.int32)
+        (found_b,), _ = fitted.read(features(tokens_bt, unknown_b))
         shares[name] = np.bincount(found_b, minlength=classes) / len(found_b)
     return {
         "shares": {name: share.tolist() for name, share in shares.items()},

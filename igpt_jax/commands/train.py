@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from igpt_jax.commands.evaluate import evaluate, probe_features, report
+from igpt_jax.commands.evaluate import evaluate, report
+from igpt_jax.commands.probes import probe_features, probe_scalars
 from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
@@ -39,11 +40,7 @@ def _train(run, start, preemption, hooks):
     def measure(params):
         nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
-        if not run.train.classes:
-            return scalars
-        probe = probe_features(run, params)
-        accuracies = {f"probe/layer_{n:02d}": x for n, x in zip(probe.layers, probe.accuracy_l, strict=True)}
-        return scalars | {"probe/accuracy": probe.accuracy} | accuracies
+        return scalars | (probe_scalars(probe_features(run, params)) if run.train.classes else {})
 
     state = fit(
         run.config,

@@ -16,15 +16,15 @@ from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
 from igpt_jax.parallel.processes import fetch
 
 
-def with_masks(examples: Iterable[dict], mask_rate: float, seed: int) -> Iterator[dict]:
+def with_masks(examples: Iterable[dict], mask_rate: float, seed: int, draw: int = 0) -> Iterator[dict]:
     """Adds to every batch the "mask" that a BERT model is evaluated with, (b, t) bool, True = hidden.
 
-    The mask of the i-th image is a function of (seed, i): each position with chance `mask_rate`.
+    The mask of the i-th image is a function of (seed, i, draw): each position with chance `mask_rate`.
     """
     i = 0
     for batch in examples:
         b, t = batch["tokens"].shape
-        drawn_bt = np.stack([np.random.default_rng((seed, i + n)).random(t) for n in range(b)])
+        drawn_bt = np.stack([np.random.default_rng((seed, i + n, draw)).random(t) for n in range(b)])
         yield batch | {"mask": drawn_bt < mask_rate}
         i += b
 
@@ -34,22 +34,10 @@ def mean_nats(model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mes
 
     Where the examples have masks, of the hidden tokens alone; an image without any does not count.
     """
-    results = map_batches(functools.partial(_image_nats, model, params), _inputs(examples), mesh)
+    inputs = ({name: batch[name] for name in ("tokens", "mask") if name in batch} for batch in examples)
+    results = map_batches(functools.partial(_image_nats, model, params), inputs, mesh)
     nats_b, counted_b = map(np.concatenate, zip(*results, strict=True))
     return float(nats_b[counted_b].mean())
-
-
-def split_features(
-    model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mesh
-) -> tuple[np.ndarray, np.ndarray]:
-    """The features of every layer for every image of a split, with the labels.
-
-    Returns (l + 1, n, d) float32 and (n,) int32.
-    """
-    examples = list(examples)
-    results = map_batches(functools.partial(image_features, model, params), _inputs(examples), mesh)
-    features_bld = np.concatenate(list(results))
-    return features_bld.swapaxes(0, 1), np.concatenate([batch["label"] for batch in examples])
 
 
 def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: Mesh) -> Iterator:
@@ -67,18 +55,7 @@ def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: 
         yield jax.tree.map(lambda x, b=b: x[:b], outputs)
 
 
-def _inputs(examples):
-    for batch in examples:
-        yield {name: batch[name] for name in ("tokens", "mask") if name in batch}
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _image_nats(model, params, batch):
     nats_bt = token_nats(model.apply({"params": params}, batch["tokens"], batch.get("mask")), batch["tokens"])
     return mean_where(nats_bt, batch.get("mask", jnp.ones(nats_bt.shape, bool)))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def image_features(model: ImageGPT, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
-    """The features of a batch with "tokens" and perhaps "mask", images first: (b, l + 1, d) float32."""
-    return model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features").swapaxes(0, 1)

@@ -18,6 +18,7 @@ MAX_ITERATIONS = 1000
 HISTORY = 10  # pairs of step and gradient change that L-BFGS remembers
 TOLERANCE = 1e-8  # of the predicted decrease still to come, relative to the objective
 MAX_EVALUATIONS = 20  # of the slope in one line search
+_CHUNK = 1024  # images whose features are checked at once: they may lie on disk
 SLOPE_TOLERANCE = 0.1  # of the slope at the end of a line search, relative to its start
 
 
@@ -63,11 +64,12 @@ def check_features(split: str, features_lbd: np.ndarray, labels_b: np.ndarray, c
             f"{split} labels lie in [{labels_b.min()}, {labels_b.max()}]; expected [0, {classes - 1}] for {classes} "
             "classes: count the classes from 0"
         )
-    for layer, features_bd in enumerate(features_lbd):
-        if not np.isfinite(features_bd).all():
+    for start in range(0, features_lbd.shape[1], _CHUNK):
+        finite_l = np.isfinite(features_lbd[:, start : start + _CHUNK]).all(axis=(1, 2))
+        if not finite_l.all():
             raise InputError(
-                f"{split} features of layer {layer} hold NaN or infinity; the model has diverged, take an earlier "
-                "checkpoint"
+                f"{split} features of layer {finite_l.argmin()} hold NaN or infinity; the model has diverged, take an "
+                "earlier checkpoint"
             )
 
 

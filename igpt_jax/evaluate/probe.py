@@ -1,10 +1,12 @@
 """Linear probes: what a logistic regression reads from every layer, chosen on held-out training images.
 
-Array names carry their axes: l layers, s strengths, b images, d feature width, c classes.
+Array names carry their axes: g probes, l layers, s settings (L2 strengths or learning rates), n masks, b images,
+d feature width, c classes.
 """
 
 import dataclasses
-import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +14,48 @@ import numpy as np
 
 from igpt_jax.config import ProbeConfig
 from igpt_jax.errors import InputError
+from igpt_jax.evaluate.features import Rows
 from igpt_jax.evaluate.logistic_regression import check_features, checked_l2, cross_entropy, solve
+from igpt_jax.evaluate.sgd import descend
+from igpt_jax.evaluate.vote import modal_vote
+from igpt_jax.train.search import first_peak
+
+RATES_AT_ONCE = 4  # learning rates that are tried together
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What one probe reads from one layer, or from several side by side; accuracies in per cent."""
+
+    layers: tuple[int, ...]  # their numbers
+    setting: float  # the L2 strength ("lbfgs") or learning rate ("sgd") that the held-out images chose
+    held_out_accuracy: float  # of the held-out training images, at this setting
+    held_out_loss: float  # likewise, nats an image
+    accuracy: float  # of the test images; where they come under several masks, the mean over the masks
+    vote_accuracy: float  # of the modal prediction over the masks; without masks `accuracy` again
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeResult:
-    """Accuracies in per cent, one for each probed layer, and what the held-out images chose."""
+    """One probe a layer, and one of several layers about the best where `concatenate` asks for it."""
 
-    layers: tuple[int, ...]  # numbers of the probed layers
-    accuracy_l: tuple[float, ...]  # on the test images
-    held_out_accuracy_l: tuple[float, ...]  # on the held-out training images, at the chosen strength
-    l2_l: tuple[float, ...]  # the chosen strengths
-    best_layer: int  # the number of the layer with the highest held-out accuracy
-    accuracy: float  # on the test images, of best_layer
+    readings: tuple[Reading, ...]
+    concatenated: Reading | None
+
+    @property
+    def best(self) -> Reading:
+        """The layer that reads the held-out images best: highest accuracy, ties to the lower loss."""
+        return max(self.readings, key=lambda reading: (reading.held_out_accuracy, -reading.held_out_loss))
+
+    @property
+    def best_layer(self) -> int:
+        """Its number."""
+        return self.best.layers[0]
+
+    @property
+    def accuracy(self) -> float:
+        """Its accuracy on the test images, in per cent."""
+        return self.best.accuracy
 
 
 def probe(
@@ -37,88 +68,177 @@ def probe(
     config: ProbeConfig,
     seed: int,
     views: int = 1,
+    masks: int = 1,
 ) -> ProbeResult:
     """Measures what a linear classifier reads from each layer; test labels take part in no choice.
 
-    A fraction `config.held_out` of the training images, drawn by `seed`, chooses the strength of each layer and then
-    the best layer: highest held-out accuracy, ties to the lower held-out loss. Each layer is refitted to all training
-    images at its strength and scored on the test images. Features are standardised with the mean and the standard
-    deviation of the images fitted to; dimensions that never vary there count for nothing.
+    A fraction `config.held_out` of the training images, drawn by `seed`, chooses the setting of each layer and then the
+    best layer: highest held-out accuracy, ties to the lower held-out loss. Each layer is refitted to all training
+    images at its setting and scored on the test images. With `config.concatenate` of k, the k layers centred at the
+    best (moved inwards at the ends of the network) are then read together by one probe, chosen and refitted likewise.
 
-    Features are (l, b, d) floats of any dtype, with every layer that `config.layers` names; labels are (b,) integers
-    in [0, classes). Raw pixels are one layer of width h*w*3. The training rows are `views` passes over the same
-    images in the same order; all views of an image are held out together. Follows section 3.1 of the paper, with
-    L-BFGS; the paper does not state its regularisation.
+    The solver "lbfgs" reaches the optimum for each strength of `config.l2`, and the best is taken. "sgd" tries
+    `config.rates` in their order, and stops at the first whose held-out accuracy (at a tie, loss) is worse than the one
+    before it. Both see features standardised with the mean and the standard deviation of the images fitted to;
+    dimensions that never vary there count for nothing. For "sgd" they are then divided by the square root of their
+    number, so that an image's squared norm is 1 on average: a gradient step's stability depends on the largest
+    principal variance, which is then at most 1 in every layer and at every width, and the paper's first rates, 30 and
+    10, lie at the limit of it. MoCo, whose recipe that is, has no such step, but its pooled features are as small.
+
+    Features are (l, b, d) floats of any dtype, in memory or on disk, with every layer that `config.layers` names;
+    labels are (b,) integers in [0, classes). Raw pixels are one layer of width h*w*3. The training rows are `views`
+    passes over the same images in the same order; all views of an image are held out together. The test rows are
+    `masks` passes, each under other masks of a BERT model. Follows section 3.1 of the paper, which states neither
+    regularisation nor standardisation.
 
     Raises InputError when shapes disagree, labels or layers are out of range, features are not finite, or the split
     leaves a side empty.
     """
+    check_pair(train_features_lbd, train_labels_b, test_features_lbd, test_labels_b, classes)
+    count = len(train_features_lbd)
+    layers = config.layers or tuple(range(count))
+    for layer in layers:
+        if not 0 <= layer < count:
+            raise InputError(f"evaluate.probe.layers names layer {layer}; the features have 0 to {count - 1}")
+    if config.concatenate > count:
+        raise InputError(f"evaluate.probe.concatenate={config.concatenate}, but the features have {count} layers")
+    train, test = Rows.all(train_features_lbd, train_labels_b), Rows.all(test_features_lbd, test_labels_b)
+    kept, held_out = _split(train, config.held_out, views, seed)
+
+    def read(groups):
+        choices = _choose(kept, held_out, groups, classes, config, seed)
+        settings_gs = np.array([[choice.setting] for choice in choices], np.float32)
+        probes = fit(train, groups, settings_gs, classes, config, seed)
+        scores = (score(probe, test, masks, seed) for probe in probes)
+        return tuple(Reading(*choice, *accuracies) for choice, accuracies in zip(choices, scores, strict=True))
+
+    result = ProbeResult(read([(layer,) for layer in layers]), concatenated=None)
+    if config.concatenate:
+        (concatenated,) = read([centred(result.best_layer, config.concatenate, count)])
+        result = dataclasses.replace(result, concatenated=concatenated)
+    return result
+
+
+def check_pair(train_features_lbd, train_labels_b, test_features_lbd, test_labels_b, classes: int) -> None:
+    """Raises InputError unless both sets of features are whole and of one model."""
     check_features("training", train_features_lbd, train_labels_b, classes)
     check_features("test", test_features_lbd, test_labels_b, classes)
-    (train_layers, rows, train_width), (test_layers, _, test_width) = train_features_lbd.shape, test_features_lbd.shape
+    (train_layers, _, train_width), (test_layers, _, test_width) = train_features_lbd.shape, test_features_lbd.shape
     if (train_layers, train_width) != (test_layers, test_width):
         raise InputError(
             f"training features have {train_layers} layers of width {train_width}, test features {test_layers} of "
             f"width {test_width}; take both from one model"
         )
-    layers = config.layers or tuple(range(train_layers))
-    for layer in layers:
-        if not 0 <= layer < train_layers:
-            raise InputError(f"evaluate.probe.layers names layer {layer}; the features have 0 to {train_layers - 1}")
-    images = rows // views
-    if images * views != rows:
-        raise InputError(f"{rows} training rows are not {views} views of the same images; give whole passes")
-    held_out_count = round(config.held_out * images)
-    if not 0 < held_out_count < images:
+
+
+def centred(layer: int, k: int, layers: int) -> tuple[int, ...]:
+    """The k consecutive layers about one, of `layers`; moved inwards where they would reach beyond the ends."""
+    first = min(max(layer - k // 2, 0), layers - k)
+    return tuple(range(first, first + k))
+
+
+def _split(train, held_out, views, seed):
+    """The images kept for fitting, and those held out."""
+    images = len(train) // views
+    if images * views != len(train):
+        raise InputError(f"{len(train)} training rows are not {views} views of the same images; give whole passes")
+    count = round(held_out * images)
+    if not 0 < count < images:
         raise InputError(
-            f"evaluate.probe.held_out={config.held_out} of {images} training images holds out {held_out_count}; "
+            f"evaluate.probe.held_out={held_out} of {images} training images holds out {count}; "
             "at least one image must be held out and one kept"
         )
-    l2_s = checked_l2(config.l2)
-    is_held_out_b = np.tile(np.random.default_rng(seed).permutation(images) < held_out_count, views)
-    held_out_b, kept_b = np.flatnonzero(is_held_out_b), np.flatnonzero(~is_held_out_b)
-
-    accuracies, held_out_accuracies, held_out_losses, strengths = [], [], [], []
-    for layer in layers:
-        train_bd, test_bd = train_features_lbd[layer], test_features_lbd[layer]
-        hits_s, loss_s = _fit_and_score(
-            train_bd[kept_b], train_labels_b[kept_b], train_bd[held_out_b], train_labels_b[held_out_b], l2_s, classes
-        )
-        chosen = np.lexsort((loss_s, -hits_s))[0]
-        held_out_accuracies.append(100 * float(hits_s[chosen]) / len(held_out_b))
-        held_out_losses.append(float(loss_s[chosen]))
-        strengths.append(config.l2[chosen])
-        hits_s, _ = _fit_and_score(train_bd, train_labels_b, test_bd, test_labels_b, l2_s[chosen : chosen + 1], classes)
-        accuracies.append(100 * float(hits_s[0]) / len(test_labels_b))
-
-    best = np.lexsort((held_out_losses, -np.array(held_out_accuracies)))[0]
-    return ProbeResult(
-        layers=tuple(layers),
-        accuracy_l=tuple(accuracies),
-        held_out_accuracy_l=tuple(held_out_accuracies),
-        l2_l=tuple(strengths),
-        best_layer=layers[best],
-        accuracy=accuracies[best],
-    )
+    is_held_out_b = np.tile(np.random.default_rng(seed).permutation(images) < count, views)
+    return train.select(np.flatnonzero(~is_held_out_b)), train.select(np.flatnonzero(is_held_out_b))
 
 
-@functools.partial(jax.jit, static_argnames="classes")
-def _fit_and_score(train_bd, train_labels_b, test_bd, test_labels_b, l2_s, classes):
-    """Probes fitted to the training images: right predictions and mean loss in nats on the test images, (s,) each."""
-    logits_sbc = probe_logits(train_bd, train_labels_b, test_bd, l2_s, classes)
-    loss_sb, _ = cross_entropy(logits_sbc, jax.nn.one_hot(test_labels_b, classes, dtype=bool)[None])
-    return jnp.sum(logits_sbc.argmax(axis=-1) == test_labels_b[None], axis=1), loss_sb.mean(axis=1)
+class _Choice(NamedTuple):
+    layers: tuple[int, ...]
+    setting: float
+    held_out_accuracy: float
+    held_out_loss: float
 
 
-@functools.partial(jax.jit, static_argnames="classes")
-def probe_logits(
-    train_bd: jax.Array, train_labels_b: jax.Array, test_bd: jax.Array, l2_s: jax.Array, classes: int
-) -> jax.Array:
-    """Logits (s, b, c) of the test images by probes fitted to the standardised training images, one a strength."""
-    train_bd, test_bd = train_bd.astype(jnp.float32), test_bd.astype(jnp.float32)
-    mean_1d = train_bd.mean(axis=0, keepdims=True)
-    varies_d = train_bd.max(axis=0) > train_bd.min(axis=0)
-    scale_1d = jnp.where(varies_d, 1 / train_bd.std(axis=0), 0)[None]
-    weights_sdc, biases_sc, _, _ = solve((train_bd - mean_1d) * scale_1d, train_labels_b, l2_s, classes)
-    with jax.default_matmul_precision("float32"):
-        return jnp.einsum("bd,sdc->sbc", (test_bd - mean_1d) * scale_1d, weights_sdc) + biases_sc[:, None]
+def _choose(kept, held_out, groups, classes, config, seed):
+    """The setting of each group of layers that reads the held-out images best."""
+    is_sgd = config.solver == "sgd"
+    settings, at_once = (config.rates, RATES_AT_ONCE) if is_sgd else (config.l2, len(config.l2))
+    measures = {layers: [] for layers in groups}  # (accuracy, -loss) of each setting tried so far
+    searching = list(groups)
+    for start in range(0, len(settings), at_once):
+        settings_gs = np.tile(np.array(settings[start : start + at_once], np.float32), (len(searching), 1))
+        for probe in fit(kept, searching, settings_gs, classes, config, seed):
+            predictions_sb, losses_sb = probe.read(held_out)
+            accuracy_s = 100 * np.mean(predictions_sb == held_out.labels, axis=1)
+            measures[probe.layers] += zip(accuracy_s.tolist(), (-losses_sb.mean(axis=1)).tolist(), strict=True)
+        searching = [layers for layers in searching if first_peak(measures[layers]) == len(measures[layers]) - 1]
+        if not searching:
+            break
+
+    def choice(layers):
+        tried = measures[layers]
+        chosen = first_peak(tried) if is_sgd else tried.index(max(tried))
+        accuracy, negative_loss = tried[chosen]
+        return _Choice(layers, settings[chosen], accuracy, -negative_loss)
+
+    return [choice(layers) for layers in groups]
+
+
+class LinearProbe(NamedTuple):
+    """Probes of some layers side by side, one a setting; logits are `(x_bd - mean_d) * scale_d @ weights + biases`."""
+
+    layers: tuple[int, ...]
+    mean_d: np.ndarray
+    scale_d: np.ndarray
+    weights_sdc: jax.Array
+    biases_sc: jax.Array
+
+    def read(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions of the rows, (s, b) int32, and their losses, (s, b) float32 nats."""
+        probe = tuple(self[1:])
+        labels_b = rows.labels
+        parts = [_read(*probe, rows.read(self.layers, places), labels_b[places]) for places in rows.chunks()]
+        predictions_sb, losses_sb = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return predictions_sb, losses_sb
+
+
+@jax.jit
+@jax.default_matmul_precision("float32")
+def _read(mean_d, scale_d, weights_sdc, biases_sc, features_bd, labels_b):
+    features_bd = (features_bd.astype(jnp.float32) - mean_d[None]) * scale_d[None]
+    logits_sbc = jnp.einsum("bd,sdc->sbc", features_bd, weights_sdc) + biases_sc[:, None]
+    losses_sb, _ = cross_entropy(logits_sbc, jax.nn.one_hot(labels_b, logits_sbc.shape[2], dtype=bool)[None])
+    return logits_sbc.argmax(axis=2).astype(jnp.int32), losses_sb
+
+
+def fit(
+    rows: Rows,
+    groups: Sequence[tuple[int, ...]],
+    settings_gs: np.ndarray,
+    classes: int,
+    config: ProbeConfig,
+    seed: int,
+) -> Iterator[LinearProbe]:
+    """Fits a probe for each group of layers, which all have equally many, at each of its settings; (g, s) float32."""
+    if config.solver == "lbfgs":
+        for layers, l2_s in zip(groups, settings_gs, strict=True):
+            mean_d, scale_d = rows.standardisation(layers)
+            features_bd = (rows.read(layers).astype(np.float32, copy=False) - mean_d) * scale_d
+            weights_sdc, biases_sc, _, _ = solve(features_bd, rows.labels, checked_l2(l2_s), classes)
+            yield LinearProbe(layers, mean_d, scale_d, weights_sdc, biases_sc)
+    else:
+        mean_gd, scale_gd = map(np.stack, zip(*map(rows.standardisation, groups), strict=True))
+        scale_gd /= np.sqrt(np.maximum(np.count_nonzero(scale_gd, axis=1, keepdims=True), 1), dtype=np.float32)
+        weights_gsdc, biases_gsc = descend(rows, groups, mean_gd, scale_gd, settings_gs, classes, config, seed)
+        yield from map(LinearProbe, groups, mean_gd, scale_gd, weights_gsdc, biases_gsc)
+
+
+def score(probe: LinearProbe, test: Rows, masks: int, seed: int) -> tuple[float, float]:
+    """Accuracies in per cent of a probe with one setting: the mean over the masks, and that of their modal vote.
+
+    The rows are `masks` passes over the same images; ties of the vote are broken by `seed`.
+    """
+    (predictions_b,), _ = probe.read(test)
+    predictions_nb, labels_nb = predictions_b.reshape(masks, -1), test.labels.reshape(masks, -1)
+    vote_b = modal_vote(predictions_nb, seed)
+    return 100 * float(np.mean(predictions_nb == labels_nb)), 100 * float(np.mean(vote_b == labels_nb[0]))

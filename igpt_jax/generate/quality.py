@@ -6,9 +6,6 @@ for as many held-out images, both against the training images, so that the secon
 
 import numpy as np
 
-from igpt_jax.evaluate.logistic_regression import check_features, checked_l2
-from igpt_jax.evaluate.probe import probe_logits
-
 _CHUNK = 64  # images compared at once with all training images
 
 
@@ -53,12 +50,3 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
         return -(x[x > 0] * np.log(x[x > 0])).sum()
 
     return float(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2)
-
-
-def predict_labels(
-    train_bd: np.ndarray, labels_b: np.ndarray, test_bd: np.ndarray, *, classes: int, l2: float
-) -> np.ndarray:
-    """Labels of the test images by a logistic regression on standardised training features, as the probe's; (b,)."""
-    check_features("training", train_bd[None], labels_b, classes)
-    logits_sbc = probe_logits(train_bd, labels_b, test_bd, checked_l2([l2]), classes)
-    return np.asarray(logits_sbc[0].argmax(axis=1))

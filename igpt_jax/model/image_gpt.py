@@ -16,9 +16,12 @@ class ImageGPT(nn.Module):
       config: shape, objective and arithmetic.  An "ar" model is causal: a learned start vector replaces the first
         token and the rest shift right, so the logits at position i depend on tokens 0..i-1.  A "bert" model sees
         every position that is not masked, and has neither start vector nor shift.
+      normalised_features: whether features are of the norms that the blocks read, as the paper has them; False: of
+        what comes into these norms.  Parameters and all other outputs are the same.
     """
 
     config: ModelConfig
+    normalised_features: bool = True
 
     def setup(self):
         c = self.config
@@ -31,7 +34,7 @@ class ImageGPT(nn.Module):
         self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
         if c.causal:
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
-        self.blocks = stack(c)
+        self.blocks = stack(c, pools_norm=self.normalised_features)
         self.final_norm = RMSNorm(c.dtype)
         if c.token_head:
             self.token_head_dv = table("token_head", ("width", "vocabulary"), (c.width, c.vocabulary), 0.0)
@@ -53,10 +56,13 @@ class ImageGPT(nn.Module):
     def features(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Pools what every block's attention reads, f^l = <n^l_i>_i; l = L is the final norm (paper, section 2.4).
 
+        Without `normalised_features`, <h^l_i>_i: what the released code's author answered to have used.
+
         Returns (l + 1, b, d) float32.  Nothing of size (l, b, t, d) is ever kept.
         """
-        n_btd, pooled_lbd = self.encode(tokens_bt, mask)
-        return jnp.concatenate([pooled_lbd, mean_over_positions(n_btd)[None]])
+        h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask)
+        last_btd = self.final_norm(h_btd) if self.normalised_features else h_btd
+        return jnp.concatenate([pooled_lbd, mean_over_positions(last_btd)[None]])
 
     def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array]:
         """Gives token logits (b, t, v) and, from the pooled final norm, class logits (b, c), both float32.
@@ -69,6 +75,10 @@ class ImageGPT(nn.Module):
 
     def encode(self, tokens_bt, mask):
         """Runs embeddings, stack and final norm.  Returns n^L (b, t, d) and the pooled n^0..n^(L-1), (l, b, d)."""
+        h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask)
+        return self.final_norm(h_btd), pooled_lbd
+
+    def _run_blocks(self, tokens_bt, mask):
         context = self.config.context
         if tokens_bt.ndim != 2 or tokens_bt.shape[1] > context:
             raise InputError(
@@ -84,8 +94,7 @@ class ImageGPT(nn.Module):
         elif mask is not None:
             embedded_btd = jnp.where(mask[:, :, None], 0, embedded_btd)
         h_btd = embedded_btd + self.position_embedding_td[None, : tokens_bt.shape[1]]
-        h_btd, pooled_lbd = self.blocks(spread(h_btd.astype(self.config.dtype)), None)
-        return self.final_norm(h_btd), pooled_lbd
+        return self.blocks(spread(h_btd.astype(self.config.dtype)), None)
 
     def _token_logits(self, n_btd):
         if not self.config.token_head:

@@ -129,6 +129,7 @@ class Block(nn.Module):
     """h + attention(norm(h)), then a + mlp(norm(a)) (paper, section 2.2)."""
 
     config: ModelConfig
+    pools_norm: bool = True  # False: the pooled input is h itself
 
     def setup(self):
         self.attention_norm = RMSNorm(self.config.dtype)
@@ -140,7 +141,8 @@ class Block(nn.Module):
         """Returns the next h and the mean over positions of the normed input, (b, d) float32: the probe's feature."""
         n_btd = self.attention_norm(h_btd)
         a_btd = spread(h_btd + self.attention(n_btd))
-        return spread(a_btd + self.mlp(self.mlp_norm(a_btd))), mean_over_positions(n_btd)
+        pooled_bd = mean_over_positions(n_btd if self.pools_norm else h_btd)
+        return spread(a_btd + self.mlp(self.mlp_norm(a_btd))), pooled_bd
 
 
 def mean_over_positions(n_btd: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Curves of a run: loss over steps, probe accuracy over layers."""
+"""Curves of a run: loss over steps, probe accuracy over layers and over labels."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,34 @@ def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], split:
     _save(figure, path)
 
 
-def plot_probe(path: pathlib.Path, layers: Sequence[int], accuracies: Sequence[float], baselines: dict) -> None:
-    """Draws probe accuracy (per cent) by layer above its baselines, {name: per cent} (the paper's figure 2)."""
+def plot_probe(
+    path: pathlib.Path, layers: Sequence[int], curves: Mapping[str, Sequence[float]], baselines: Mapping[str, float]
+) -> None:
+    """Draws probe accuracy (per cent) by layer, {name: one a layer}, above its baselines (the paper's figure 2)."""
     figure, axes = _axes("Linear probe", "layer of the features", "test accuracy (%)")
-    axes.plot(layers, accuracies, color=ACCENT, marker="o", label="trained")
-    for layer, accuracy in zip(layers, accuracies, strict=True):
+    for (name, accuracies), color in zip(curves.items(), (ACCENT, MUTED), strict=False):
+        axes.plot(layers, accuracies, color=color, marker="o", label=name)
+    for layer, accuracy in zip(layers, next(iter(curves.values())), strict=True):
         axes.annotate(f"{accuracy:.1f}", (layer, accuracy), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-    for (name, accuracy), style in zip(baselines.items(), ("--", ":"), strict=True):
+    for (name, accuracy), style in zip(baselines.items(), ("--", ":", "-."), strict=False):
         axes.axhline(accuracy, color=INK, linewidth=0.8, linestyle=style, label=f"{name}: {accuracy:.1f}")
     axes.set_xticks(list(layers))
     axes.set_ylim(0, 105)
     axes.legend(frameon=False, loc="lower center")
+    _save(figure, path)
+
+
+def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str, Sequence[Mapping]]) -> None:
+    """Draws the accuracy of probes of few labels a class, {name: rows with "accuracy" and "std"} (its table 4)."""
+    figure, axes = _axes("Linear probe of few labels", "labelled images a class", "test accuracy (%)")
+    for (name, rows), color in zip(curves.items(), (ACCENT, MUTED), strict=True):
+        accuracies, deviations = [row["accuracy"] for row in rows], [row["std"] for row in rows]
+        axes.errorbar(labels, accuracies, deviations, color=color, marker="o", capsize=3, label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(list(labels), [str(n) for n in labels])
+    axes.minorticks_off()
+    axes.set_ylim(0, 105)
+    axes.legend(frameon=False, loc="lower right")
     _save(figure, path)
 
 

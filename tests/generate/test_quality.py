@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import scipy.spatial
-from sklearn.linear_model import LogisticRegression
 
-from igpt_jax.generate.quality import divergences, jensen_shannon, nearest, predict_labels
+from igpt_jax.generate.quality import divergences, jensen_shannon, nearest
 
 RNG = np.random.default_rng(0)
 
@@ -34,14 +33,3 @@ def test_shuffling_pixels_leaves_the_tokens_and_changes_the_pairs():
     assert found["tokens"] == pytest.approx(0, abs=1e-12)
     assert found["row_pairs"] == pytest.approx(np.log(2))  # 0 1, 1 2, 2 3 against 0 0, 1 1, ...
     assert found["column_pairs"] == pytest.approx(np.log(2))
-
-
-def test_labels_are_those_of_scikit_learns_regression():
-    train_bd, test_bd = RNG.normal(2, 3, (200, 6)).astype(np.float32), RNG.normal(2, 3, (100, 6)).astype(np.float32)
-    labels_b = (train_bd[:, :3] + RNG.normal(0, 1, (200, 3))).argmax(axis=1).astype(np.int32)
-    found_b = predict_labels(train_bd, labels_b, test_bd, classes=3, l2=1e-2)
-    mean_d, std_d = train_bd.mean(0), train_bd.std(0)
-    theirs = LogisticRegression(C=1 / (200 * 1e-2), tol=1e-8, max_iter=10_000).fit(
-        (train_bd - mean_d) / std_d, labels_b
-    )
-    assert (found_b == theirs.predict((test_bd - mean_d) / std_d)).mean() > 0.98

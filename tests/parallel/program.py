@@ -12,7 +12,8 @@ import numpy as np
 import igpt_jax as ig
 from igpt_jax.config import DataConfig, EvaluateConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.data.palette import Palette
-from igpt_jax.evaluate.forward import mean_nats, split_features
+from igpt_jax.evaluate.features import split_features
+from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.parallel import processes
 from igpt_jax.parallel.mesh import make_mesh

@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 import igpt_jax as ig
 from igpt_jax.config import OptimizerConfig, ParallelConfig
-from igpt_jax.evaluate.forward import split_features
+from igpt_jax.evaluate.features import split_features
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.objectives import autoregressive
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, make_mesh, put_batch

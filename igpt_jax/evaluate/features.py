@@ -1,0 +1,126 @@
+"""Features of every layer for every image of a split: one forward pass, kept in memory or on disk."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.model.image_gpt import ImageGPT
+
+_CHUNK = 4096  # rows of one layer that are read from disk at once
+
+
+def split_features(
+    model: ImageGPT,
+    params: dict,
+    examples: Iterable[dict],
+    mesh: Mesh,
+    *,
+    memory: float = math.inf,
+    directory: os.PathLike | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of every layer for every image of a split, with the labels; masked where the examples have masks.
+
+    memory: bytes above which the features lie on disk, and `directory` is where (see `stored`).
+
+    Returns (l + 1, n, d) float32 and (n,) int32.
+    """
+    labels = []
+
+    def inputs():
+        for batch in examples:
+            labels.append(batch["label"])
+            yield {name: batch[name] for name in ("tokens", "mask") if name in batch}
+
+    batches_bld = map_batches(functools.partial(image_features, model, params), inputs(), mesh)
+    features_bld = stored(batches_bld, memory, directory)
+    return features_bld.swapaxes(0, 1), np.concatenate(labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def image_features(model: ImageGPT, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
+    """The features of a batch with "tokens" and perhaps "mask", images first: (b, l + 1, d) float32."""
+    return model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features").swapaxes(0, 1)
+
+
+def stored(batches: Iterator[np.ndarray], memory: float, directory: os.PathLike | None) -> np.ndarray:
+    """The batches one after another, as one array: on disk, read-only, where they have more than `memory` bytes.
+
+    The file lies in `directory` (None: the system's for temporary files) and has no name there: it goes with the
+    array, or with the process, however that ends.  Both ways an image's layers lie side by side.
+    """
+    held, size = [], 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size > memory:
+            return _stored_on_disk(itertools.chain(held, batches), directory)
+    return np.concatenate(held)
+
+
+def _stored_on_disk(batches, directory):
+    images = 0
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch).data)
+            images += len(batch)
+        file.flush()
+        return np.memmap(file, batch.dtype, mode="r", shape=(images, *batch.shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Some rows of labelled features, which a probe is fitted to or reads."""
+
+    features_lbd: np.ndarray  # floats of any type
+    labels_b: np.ndarray
+    rows: np.ndarray  # numbers of the rows that count, in their order
+
+    @classmethod
+    def all(cls, features_lbd: np.ndarray, labels_b: np.ndarray) -> "Rows":
+        """Every row."""
+        return cls(features_lbd, labels_b, np.arange(len(labels_b)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, places: np.ndarray) -> "Rows":
+        """Some of these, by their places among them."""
+        return dataclasses.replace(self, rows=self.rows[places])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(b,) of these rows."""
+        return self.labels_b[self.rows]
+
+    def read(self, layers: Sequence[int], places: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The features of these rows, or of those at some places, (b, k * d): of the k layers, side by side."""
+        rows = self.rows[places]
+        return np.concatenate([self.features_lbd[layer, rows] for layer in layers], axis=1)
+
+    def chunks(self) -> Iterator[slice]:
+        """Places of all rows, a part after the other that fits in memory."""
+        return (slice(start, start + _CHUNK) for start in range(0, len(self), _CHUNK))
+
+    def standardisation(self, layers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and 1 / standard deviation of every feature over these rows, (k * d,) float32; 0 for a constant one.
+
+        Accumulated in float64 from the first row on, whatever the number of rows.
+        """
+        first_1d = self.read(layers, slice(1)).astype(np.float64)
+        total_d = squares_d = np.zeros(first_1d.shape[1])
+        for places in self.chunks():
+            change_bd = self.read(layers, places) - first_1d
+            total_d, squares_d = total_d + change_bd.sum(axis=0), squares_d + (change_bd**2).sum(axis=0)
+        mean_d = total_d / len(self)
+        variance_d = squares_d / len(self) - mean_d**2
+        scale_d = np.divide(1, np.sqrt(np.abs(variance_d)), out=np.zeros_like(mean_d), where=variance_d > 0)
+        return (first_1d[0] + mean_d).astype(np.float32), scale_d.astype(np.float32)
