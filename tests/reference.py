@@ -15,7 +15,7 @@ def softmax(x):
     return e / e.sum()
 
 
-def forward(params, tokens, heads, objective, mask=None):
+def forward(params, tokens, heads, objective, mask=None, normalised=True):
     """Logits (t, v) and features (l + 1, d) of one image; params as the package's tree, biases where present."""
     p = {path: np.asarray(leaf, np.float64) for path, leaf in _flatten(params)}
     t, d = len(tokens), p["token_embedding"].shape[1]
@@ -31,14 +31,14 @@ def forward(params, tokens, heads, objective, mask=None):
     for layer in range(p["blocks/attention_norm/gain"].shape[0]):
         block = {path.removeprefix("blocks/"): leaf[layer] for path, leaf in p.items() if path.startswith("blocks/")}
         n = norm(h, block["attention_norm/gain"])
-        features.append(n.mean(0))
+        features.append((n if normalised else h).mean(0))
         h = h + _attention(block, n, heads, causal=objective == "ar")
         m = norm(h, block["mlp_norm/gain"])
         u = m @ block["mlp/up/kernel"] + block.get("mlp/up/bias", 0)
         u = u / (1 + np.exp(-1.702 * u))
         h = h + u @ block["mlp/down/kernel"] + block.get("mlp/down/bias", 0)
     n = norm(h, p["final_norm/gain"])
-    features.append(n.mean(0))
+    features.append((n if normalised else h).mean(0))
     return n @ p["token_head"], np.stack(features)
 
 

@@ -70,7 +70,7 @@ def _stored_on_disk(batches, directory):
     images = 0
     with tempfile.TemporaryFile(dir=directory) as file:
         for batch in batches:
-            file.write(np.ascontiguousarray(batch).data)
+            file.write(np.ascontiguousarray(batch).view(np.uint8).data)
             images += len(batch)
         file.flush()
         return np.memmap(file, batch.dtype, mode="r", shape=(images, *batch.shape[1:]))

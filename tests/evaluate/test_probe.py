@@ -14,6 +14,7 @@ from igpt_jax.evaluate.probe import probe
 CLASSES = 4
 L2 = (1e-5, 1e-3, 1e-1)
 CONFIG = ProbeConfig(l2=L2)
+SGD = ProbeConfig(solver="sgd", rates=(3.0, 0.3, 0.03, 0.003, 0.0003), steps=300, batch_size=32, held_out=0.3)
 
 
 def objective(features_bd, labels_b, weights_dc, biases_c, l2):
@@ -40,6 +41,20 @@ def draw_layers(images=300):
     centres_cd = rng.normal(size=(CLASSES, 8))
     layers = [centres_cd[labels_b] + blur * rng.normal(size=(images, 8)) for blur in (4.0, 2.0, 1.0)]
     return np.stack(layers).astype(np.float32), labels_b
+
+
+def accuracies(result):
+    return tuple(reading.accuracy for reading in result.readings)
+
+
+def held_out_accuracies(result):
+    return tuple(reading.held_out_accuracy for reading in result.readings)
+
+
+def choices(result):
+    """All that the held-out images say."""
+    readings = [*result.readings, result.concatenated]
+    return [(x.layers, x.setting, x.held_out_accuracy, x.held_out_loss) for x in readings if x], result.best_layer
 
 
 def run_probe(features_lbd, labels_b, test_labels_b=None, config=CONFIG, seed=0):
@@ -115,10 +130,10 @@ def test_a_class_without_images_is_never_predicted():
 
 def test_probe_finds_the_layer_that_reads_best():
     result = run_probe(*draw_layers())
-    assert result.layers == (0, 1, 2)
+    assert [reading.layers for reading in result.readings] == [(0,), (1,), (2,)]
     assert result.best_layer == 2
-    assert result.accuracy == result.accuracy_l[2] == max(result.accuracy_l)
-    assert set(result.l2_l) <= set(L2)
+    assert result.accuracy == accuracies(result)[2] == max(accuracies(result))
+    assert {reading.setting for reading in result.readings} <= set(L2)
 
 
 def test_probe_scores_the_refit_to_all_training_images():
@@ -127,29 +142,30 @@ def test_probe_scores_the_refit_to_all_training_images():
     train_bd, test_bd = features_lbd[1, :200], features_lbd[1, 200:]
     mean_d, std_d = train_bd.mean(axis=0), train_bd.std(axis=0)
     reference = LogisticRegression(C=1 / (1e-2 * 200), tol=1e-8).fit((train_bd - mean_d) / std_d, labels_b[:200])
-    assert result.accuracy_l[1] == pytest.approx(100 * reference.score((test_bd - mean_d) / std_d, labels_b[200:]))
+    assert accuracies(result)[1] == pytest.approx(100 * reference.score((test_bd - mean_d) / std_d, labels_b[200:]))
 
 
 def test_a_subset_of_layers_keeps_their_numbers_and_scores():
     features_lbd, labels_b = draw_layers()
     every = run_probe(features_lbd, labels_b)
     subset = run_probe(features_lbd, labels_b, config=ProbeConfig(layers=(2, 0), l2=L2))
-    assert subset.layers == (2, 0)
+    assert subset.readings == (every.readings[2], every.readings[0])
     assert subset.best_layer == 2
-    assert subset.accuracy_l == (every.accuracy_l[2], every.accuracy_l[0])
 
 
 def test_the_same_seed_repeats_and_another_holds_out_other_images():
     features_lbd, labels_b = draw_layers()
     assert run_probe(features_lbd, labels_b) == run_probe(features_lbd, labels_b)
     other = run_probe(features_lbd, labels_b, seed=1)
-    assert other.held_out_accuracy_l != run_probe(features_lbd, labels_b).held_out_accuracy_l
+    assert held_out_accuracies(other) != held_out_accuracies(run_probe(features_lbd, labels_b))
 
 
 def test_units_of_the_features_do_not_matter():
     features_lbd, labels_b = draw_layers()
     scale_d = np.float32(2.0) ** np.arange(-4, 4)
-    assert run_probe(features_lbd * scale_d + 3 * scale_d, labels_b) == run_probe(features_lbd, labels_b)
+    shifted, plain = run_probe(features_lbd * scale_d + 3 * scale_d, labels_b), run_probe(features_lbd, labels_b)
+    assert accuracies(shifted) == accuracies(plain)
+    assert held_out_accuracies(shifted) == held_out_accuracies(plain)
 
 
 def test_a_dimension_constant_in_training_counts_for_nothing():
@@ -161,19 +177,64 @@ def test_a_dimension_constant_in_training_counts_for_nothing():
     assert run_probe(features_lbd, labels_b) == without
 
 
-def test_test_labels_choose_nothing():
+@pytest.mark.parametrize("config", [CONFIG, SGD], ids=["lbfgs", "sgd"])
+def test_test_labels_choose_nothing(config):
     features_lbd, labels_b = draw_layers()
-    result = run_probe(features_lbd, labels_b)
-    shuffled = run_probe(features_lbd, labels_b, test_labels_b=np.roll(labels_b[200:], 1))
+    config = dataclasses.replace(config, concatenate=2)
+    result = run_probe(features_lbd, labels_b, config=config)
+    shuffled = run_probe(features_lbd, labels_b, test_labels_b=np.roll(labels_b[200:], 1), config=config)
     assert shuffled.accuracy < result.accuracy
-    assert dataclasses.replace(shuffled, accuracy_l=result.accuracy_l, accuracy=result.accuracy) == result
+    assert shuffled.concatenated.accuracy < result.concatenated.accuracy
+    assert choices(shuffled) == choices(result)
+
+
+def test_sgd_nears_the_optimum_and_chooses_as_a_search_of_one_rate_after_another():
+    features_lbd, labels_b = draw_layers()
+    result, optimal = run_probe(features_lbd, labels_b, config=SGD), run_probe(features_lbd, labels_b)
+    assert result.best_layer == 2
+    np.testing.assert_allclose(accuracies(result), accuracies(optimal), atol=6)
+    for layer, reading in enumerate(result.readings):
+        alone = [
+            run_probe(features_lbd[[layer]], labels_b, config=dataclasses.replace(SGD, rates=(rate,))).readings[0]
+            for rate in SGD.rates
+        ]
+        tried = [(x.held_out_accuracy, -round(x.held_out_loss, 4)) for x in alone]
+        worse = next((i for i in range(1, len(tried)) if tried[i] < tried[i - 1]), len(tried))
+        assert reading.setting == SGD.rates[worse - 1]
+        assert reading.accuracy == pytest.approx(alone[worse - 1].accuracy, abs=1.01)
+
+
+@pytest.mark.parametrize(("best", "expected"), [(0, (0, 1, 2)), (1, (0, 1, 2)), (3, (2, 3, 4)), (4, (2, 3, 4))])
+def test_layers_side_by_side_are_those_about_the_best(best, expected):
+    _, labels_b = draw_layers()
+    features_lbd = np.random.default_rng(3).normal(size=(5, 300, 4)).astype(np.float32)
+    features_lbd[best] += 2 * np.eye(4)[labels_b]
+    result = run_probe(features_lbd, labels_b, config=ProbeConfig(l2=(1e-2,), concatenate=3))
+    together = run_probe(
+        np.concatenate(features_lbd[list(expected)], axis=1)[None], labels_b, config=ProbeConfig(l2=(1e-2,))
+    )
+    assert result.best_layer == best
+    assert result.concatenated == dataclasses.replace(together.best, layers=expected)
+
+
+def test_the_accuracy_is_the_mean_over_masks_and_the_vote_that_of_the_mode():
+    features_lbd, labels_b = draw_layers()
+    rng = np.random.default_rng(5)
+    train, test = (features_lbd[:1, :200], labels_b[:200]), features_lbd[:1, 200:]
+    masked = [test + rng.normal(size=test.shape).astype(np.float32) for _ in range(5)]
+    settings = {"classes": CLASSES, "config": ProbeConfig(l2=(1e-2,)), "seed": 0}
+    alone = [probe(*train, x, labels_b[200:], **settings) for x in masked]
+    together = probe(*train, np.concatenate(masked, axis=1), np.tile(labels_b[200:], 5), masks=5, **settings)
+    assert together.accuracy == pytest.approx(np.mean([x.accuracy for x in alone]))
+    assert together.best.vote_accuracy > together.accuracy
+    assert alone[0].best.vote_accuracy == alone[0].accuracy
 
 
 def test_ties_go_to_the_lower_held_out_loss():
     _, labels_b = draw_layers()
     result = run_probe(np.eye(8, dtype=np.float32)[labels_b][None], labels_b)
-    assert result.held_out_accuracy_l == (100.0,)
-    assert result.l2_l == (min(L2),)
+    assert result.best.held_out_accuracy == 100
+    assert result.best.setting == min(L2)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +249,7 @@ def test_ties_go_to_the_lower_held_out_loss():
         ({"config": ProbeConfig(layers=(3,))}, "names layer 3; the features have 0 to 2"),
         ({"config": ProbeConfig(held_out=0.001)}, "holds out 0"),
         ({"config": ProbeConfig(l2=(0.0,))}, "strength 0.0 must be positive"),
+        ({"config": ProbeConfig(concatenate=4)}, "concatenate=4, but the features have 3 layers"),
     ],
 )
 def test_input_that_cannot_work_is_named(change, message):
@@ -211,7 +273,7 @@ def test_all_views_of_an_image_are_held_out_together():
     config = ProbeConfig(l2=(1e-3,), held_out=0.3)
     found = probe(twice_lbd, twice_b, twice_lbd, twice_b, classes=CLASSES, config=config, seed=0, views=2)
     assert found.accuracy == 100
-    assert found.held_out_accuracy_l[0] < 60
+    assert found.best.held_out_accuracy < 60
 
 
 def test_views_that_are_no_whole_passes_are_refused():

@@ -68,6 +68,18 @@ def test_logits_and_features_equal_the_numpy_reference(objective, use_bias, atte
         np.testing.assert_allclose(features_lbd[:, b], features_ld, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_features_before_the_norms_equal_the_numpy_reference_and_change_nothing_else(remat):
+    config = dataclasses.replace(TINY, remat=remat)
+    params, tokens_bt = draw_params(config), draw_tokens(config)
+    model = ig.ImageGPT(config, normalised_features=False)
+    features_lbd = model.apply({"params": params}, tokens_bt, method="features")
+    for b in range(2):
+        _, features_ld = reference.forward(params, np.asarray(tokens_bt[b]), 3, "ar", normalised=False)
+        np.testing.assert_allclose(features_lbd[:, b], features_ld, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(jax.jit(model.apply)({"params": params}, tokens_bt), apply(config, params, tokens_bt))
+
+
 def test_position_i_depends_on_every_token_before_it_and_on_none_after():
     # Every token occurs once, so that the gradient of its embedding is its influence.
     config = dataclasses.replace(TINY, vocabulary=TINY.context)
