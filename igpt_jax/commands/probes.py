@@ -1,6 +1,7 @@
 """The probes of a run: of its features, beside raw pixels and the untrained network, of all labels and of few."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -16,11 +17,16 @@ def probe_features(run: Run, params: dict) -> ProbeResult:
     return _probe(run, run.config.evaluate.probe, _features(run, params), run.masks)
 
 
-def probe_scalars(result: ProbeResult) -> dict[str, float]:
-    """What of the probes is followed during training, by its names in TensorBoard; per cent."""
-    scalars = {f"probe/layer_{reading.layers[0]:02d}": reading.accuracy for reading in result.readings}
-    scalars |= {"probe/accuracy": result.accuracy, "probe/vote_accuracy": result.best.vote_accuracy}
-    return scalars | ({"probe/concatenated": result.concatenated.accuracy} if result.concatenated else {})
+def probe_scalars(run: Run, params: dict) -> dict[str, float]:
+    """Test accuracies that are followed during training, by their names in TensorBoard; per cent."""
+    found = probe_features(run, params)
+    scalars = {f"probe/layer_{reading.layers[0]:02d}": reading.accuracy for reading in found.readings}
+    scalars["probe/accuracy"] = found.accuracy
+    if found.concatenated:
+        scalars["probe/concatenated"] = found.concatenated.accuracy
+    if run.masks > 1:
+        scalars["probe/vote_accuracy"] = found.best.vote_accuracy
+    return scalars
 
 
 def measure_probes(run: Run, params: dict) -> dict:
@@ -79,7 +85,8 @@ def _features(run, params):
     """Features and labels of the training and of the test images."""
     config = run.config.evaluate.probe
     model = run.model.clone(normalised_features=config.normalised)
-    splits = run.examples(run.train, config.augmented_epochs), run.examples(run.test, masks=run.masks)
+    test = itertools.chain.from_iterable(run.examples(run.test, draw=draw) for draw in range(run.masks))
+    splits = run.examples(run.train, config.augmented_epochs), test
     options = {"memory": config.memory * 2**30, "directory": run.workdir}
     return [x for examples in splits for x in split_features(model, params, examples, run.mesh, **options)]
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -173,11 +172,6 @@ class Run:
     def _augmentations(self) -> tuple[Augmentation, Augmentation]:
         return augmentations(self.config.data, self.config.model.resolution)
 
-    @property
-    def masks(self) -> int:
-        """How many masks of every test image a BERT model votes over; 1 without masks."""
-        return 1 if self.config.model.causal else self.config.evaluate.votes
-
     def batches_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's part of the training batches from a step on."""
         index, count = batch_share(self.mesh)
@@ -193,27 +187,28 @@ class Run:
             max_skipped=self.config.data.tolerated,
         )
 
-    def examples(self, source: Source, augmented_epochs: int = 0, masks: int = 1) -> Iterator[dict[str, np.ndarray]]:
+    def examples(self, source: Source, augmented_epochs: int = 0, draw: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Every image of a source once, augmented as for evaluation, or several times, augmented as for training.
 
-        For a BERT model with the masks of evaluation, and all of it `masks` times, each time with others.
+        For a BERT model with the masks of evaluation; another `draw` has others, independent of them.
         """
         training, evaluation = self._augmentations
+        found = examples(
+            source,
+            self.palette,
+            training if augmented_epochs else evaluation,
+            batch_size=self.config.evaluate.batch_size,
+            epochs=augmented_epochs or 1,
+            max_skipped=self.config.data.tolerated,
+        )
+        if self.config.model.causal:
+            return found
+        return with_masks(found, self.config.objective.mask_rate, self.config.seed, draw)
 
-        def draw(number):
-            found = examples(
-                source,
-                self.palette,
-                training if augmented_epochs else evaluation,
-                batch_size=self.config.evaluate.batch_size,
-                epochs=augmented_epochs or 1,
-                max_skipped=self.config.data.tolerated,
-            )
-            if self.config.model.causal:
-                return found
-            return with_masks(found, self.config.objective.mask_rate, self.config.seed, number)
-
-        return itertools.chain(*map(draw, range(masks)))
+    @property
+    def masks(self) -> int:
+        """How many masks of every test image a BERT model votes over; 1 without masks."""
+        return 1 if self.config.model.causal else self.config.evaluate.votes
 
     def pictures(self, n: int) -> np.ndarray:
         """The first n evaluation images at the model's resolution, (n, r, r, 3) uint8; of tokens, their colours."""

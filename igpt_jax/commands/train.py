@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from igpt_jax.commands.evaluate import evaluate, report
-from igpt_jax.commands.probes import probe_features, probe_scalars
+from igpt_jax.commands.probes import probe_scalars
 from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
@@ -40,7 +40,7 @@ def _train(run, start, preemption, hooks):
     def measure(params):
         nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
-        return scalars | (probe_scalars(probe_features(run, params)) if run.train.classes else {})
+        return scalars | (probe_scalars(run, params) if run.train.classes else {})
 
     state = fit(
         run.config,

@@ -5,6 +5,7 @@ d feature width, c classes.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from igpt_jax.evaluate.features import Rows
 from igpt_jax.evaluate.logistic_regression import check_features, checked_l2, cross_entropy, solve
 from igpt_jax.evaluate.sgd import descend
 from igpt_jax.evaluate.vote import modal_vote
-from igpt_jax.train.search import first_peak
+from igpt_jax.search import best, search
 
 RATES_AT_ONCE = 4  # learning rates that are tried together
 
@@ -163,23 +164,26 @@ def _choose(kept, held_out, groups, classes, config, seed):
     """The setting of each group of layers that reads the held-out images best."""
     is_sgd = config.solver == "sgd"
     settings, at_once = (config.rates, RATES_AT_ONCE) if is_sgd else (config.l2, len(config.l2))
-    measures = {layers: [] for layers in groups}  # (accuracy, -loss) of each setting tried so far
-    searching = list(groups)
-    for start in range(0, len(settings), at_once):
-        settings_gs = np.tile(np.array(settings[start : start + at_once], np.float32), (len(searching), 1))
-        for probe in fit(kept, searching, settings_gs, classes, config, seed):
-            predictions_sb, losses_sb = probe.read(held_out)
-            accuracy_s = 100 * np.mean(predictions_sb == held_out.labels, axis=1)
-            measures[probe.layers] += zip(accuracy_s.tolist(), (-losses_sb.mean(axis=1)).tolist(), strict=True)
-        searching = [layers for layers in searching if first_peak(measures[layers]) == len(measures[layers]) - 1]
-        if not searching:
-            break
+    measures = {}  # (layers, setting) to (accuracy, -loss)
+
+    def measure(layers, setting):
+        if (layers, setting) not in measures:  # the same for all layers, and for the next settings too
+            start = settings.index(setting)
+            together = settings[start : start + at_once]
+            settings_gs = np.tile(np.array(together, np.float32), (len(groups), 1))
+            for probe in fit(kept, groups, settings_gs, classes, config, seed):
+                predictions_sb, losses_sb = probe.read(held_out)
+                accuracy_s, loss_s = 100 * np.mean(predictions_sb == held_out.labels, axis=1), losses_sb.mean(axis=1)
+                for tried, accuracy, loss in zip(together, accuracy_s, loss_s, strict=True):
+                    measures[probe.layers, tried] = float(accuracy), -float(loss)
+        return measures[layers, setting]
 
     def choice(layers):
-        tried = measures[layers]
-        chosen = first_peak(tried) if is_sgd else tried.index(max(tried))
-        accuracy, negative_loss = tried[chosen]
-        return _Choice(layers, settings[chosen], accuracy, -negative_loss)
+        measure_one = functools.partial(measure, layers)
+        found = search(settings, measure_one) if is_sgd else {l2: measure_one(l2) for l2 in settings}
+        setting = best(found)
+        accuracy, negative_loss = found[setting]
+        return _Choice(layers, setting, accuracy, -negative_loss)
 
     return [choice(layers) for layers in groups]
 

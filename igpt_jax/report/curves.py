@@ -35,7 +35,7 @@ def plot_probe(
         axes.axhline(accuracy, color=INK, linewidth=0.8, linestyle=style, label=f"{name}: {accuracy:.1f}")
     axes.set_xticks(list(layers))
     axes.set_ylim(0, 105)
-    axes.legend(frameon=False, loc="lower center")
+    axes.legend(frameon=False)
     _save(figure, path)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 import igpt_jax as ig
 from igpt_jax.__main__ import main
 from igpt_jax.objectives import token_nats
+from igpt_jax.train.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = ROOT / "experiments" / "digits.py"
@@ -43,7 +44,8 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "bert"
-    arguments = [f"--config={CONFIG}", f"--workdir={directory}", *SMALL, "--config.objective.name=bert"]
+    probes = ["--config.evaluate.probe.concatenate=2", "--config.evaluate.probe.labels_per_class=(4,)"]
+    arguments = [f"--config={CONFIG}", f"--workdir={directory}", *SMALL, "--config.objective.name=bert", *probes]
     assert igpt("train", *arguments) == 0
     return directory
 
@@ -128,6 +130,22 @@ def test_quality_compares_samples_and_held_out_images_with_the_training_images(w
     assert all(divergence["samples"][name] > divergence["held_out"][name] for name in divergence["samples"])
     assert sum(found["labels"]["shares"]["samples"]) == pytest.approx(1)
     assert (tmp_path / "neighbours.png").exists()
+
+
+def test_probes_together_under_masks_and_of_few_labels_are_measured_and_followed(bert):
+    probe = json.loads((bert / "evaluation.json").read_text())["probe"]
+    assert probe["concatenated"]["layers"] == [0, 1]
+    assert probe["vote"]["masks"] == 5
+    assert probe["vote"]["accuracy"] == probe["vote"]["layers"][probe["best_layer"]]
+    (few,) = probe["low_data"]
+    assert (few["labels_per_class"], len(few["accuracies"]), len(few["raw_pixels"]["accuracies"])) == (4, 5, 5)
+    assert few["accuracy"] == pytest.approx(np.mean(few["accuracies"]))
+    assert few["raw_pixels"]["accuracy"] < probe["raw_pixels"]
+    assert (bert / "report" / "low_data.png").exists()
+    followed = [line for line in read_metrics(bert / "metrics.jsonl") if "probe/accuracy" in line]
+    assert followed[0]["step"] == 20
+    assert {"probe/layer_00", "probe/layer_01", "probe/concatenated", "probe/vote_accuracy"} <= set(followed[0])
+    assert followed[0]["probe/accuracy"] in (followed[0]["probe/layer_00"], followed[0]["probe/layer_01"])
 
 
 def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, capsys):
