@@ -82,7 +82,11 @@ def _spread(result: LowDataResult):
 
 
 def _features(run, params):
-    """Features and labels of the training and of the test images."""
+    """Features and labels of the training and of the test images.
+
+    A BERT model sees every view of a training image under one mask of its own (the paper does not say), and every test
+    image under `run.masks`.
+    """
     config = run.config.evaluate.probe
     model = run.model.clone(normalised_features=config.normalised)
     test = itertools.chain.from_iterable(run.examples(run.test, draw=draw) for draw in range(run.masks))

@@ -82,9 +82,9 @@ def probe(
     `config.rates` in their order, and stops at the first whose held-out accuracy (at a tie, loss) is worse than the one
     before it. Both see features standardised with the mean and the standard deviation of the images fitted to;
     dimensions that never vary there count for nothing. For "sgd" they are then divided by the square root of their
-    number, so that an image's squared norm is 1 on average: a gradient step's stability depends on the largest
-    principal variance, which is then at most 1 in every layer and at every width, and the paper's first rates, 30 and
-    10, lie at the limit of it. MoCo, whose recipe that is, has no such step, but its pooled features are as small.
+    number, so that an image's squared norm is 1 on average. The curvature is then at most 1/2 in every layer and at
+    every width, and steps with momentum 0.9 are stable up to a rate of 7.6 or more (2 (1 + momentum) / curvature): the
+    paper's rates, from 30 downwards, begin about where stability ends. How it scaled its features, it does not say.
 
     Features are (l, b, d) floats of any dtype, in memory or on disk, with every layer that `config.layers` names;
     labels are (b,) integers in [0, classes). Raw pixels are one layer of width h*w*3. The training rows are `views`
