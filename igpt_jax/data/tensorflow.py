@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of no use to tf.data, and noisy
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
