@@ -44,6 +44,8 @@ def _define_run(define, command):
         define("integer", "replay", None, "Change nothing; show what each image did to this step's loss.")
     if command == "evaluate":
         define("integer", "step", None, "Measure the checkpoint of this very step.")
+        define("string", "split", None, "Measure on the test or the validation images, whatever the config says.")
+        define("bool", "probe", None, "Fit linear probes; a model that has learned the classes gets none if not given.")
 
 
 def _define_plan(define):

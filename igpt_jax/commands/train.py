@@ -1,4 +1,4 @@
-"""Pretrains a model, then measures it and draws the report."""
+"""Pretrains or fine-tunes a model, then measures it and draws the report."""
 
 import contextlib
 import pathlib
@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from igpt_jax.commands.evaluate import evaluate, probe_features, report
+from igpt_jax.commands.evaluate import evaluate, is_probed, measure_accuracy, probe_features, report, restore
 from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
@@ -39,7 +39,9 @@ def _train(run, start, preemption, hooks):
     def measure(params):
         nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
-        if not run.train.classes:
+        if run.config.model.classes:
+            scalars[f"{run.config.evaluate.split}/accuracy"], _ = measure_accuracy(run, params, votes=1)
+        if not is_probed(run):
             return scalars
         probe = probe_features(run, params)
         accuracies = {f"probe/layer_{n:02d}": x for n, x in zip(probe.layers, probe.accuracy_l, strict=True)}
@@ -53,11 +55,16 @@ def _train(run, start, preemption, hooks):
         batches_from=run.batches_from,
         evaluate=measure,
         mesh=run.mesh,
+        initial_params=run.initial_params,
         preemption=preemption,
         hooks=hooks,
     )
-    evaluate(run, state.params, int(np.asarray(state.step)), start)
-    report(run, state.params)
+    step, params = int(np.asarray(state.step)), state.params
+    if run.config.keep_best:
+        del state, params
+        step, params = restore(run)
+    evaluate(run, params, step, start)
+    report(run, params)
 
 
 def _replay(run, step):
@@ -68,6 +75,7 @@ def _replay(run, step):
         images_per_epoch=len(run.train),
         batches_from=run.batches_from,
         mesh=run.mesh,
+        initial_params=run.initial_params,
     )
 
 

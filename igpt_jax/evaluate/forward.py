@@ -16,15 +16,15 @@ from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
 from igpt_jax.parallel.processes import fetch
 
 
-def with_masks(examples: Iterable[dict], mask_rate: float, seed: int) -> Iterator[dict]:
+def with_masks(examples: Iterable[dict], mask_rate: float, seed: int, draw: int = 0) -> Iterator[dict]:
     """Adds to every batch the "mask" that a BERT model is evaluated with, (b, t) bool, True = hidden.
 
-    The mask of the i-th image is a function of (seed, i): each position with chance `mask_rate`.
+    The mask of the i-th image is a function of (seed, i, draw): each position with chance `mask_rate`.
     """
     i = 0
     for batch in examples:
         b, t = batch["tokens"].shape
-        drawn_bt = np.stack([np.random.default_rng((seed, i + n)).random(t) for n in range(b)])
+        drawn_bt = np.stack([np.random.default_rng((seed, i + n, draw)).random(t) for n in range(b)])
         yield batch | {"mask": drawn_bt < mask_rate}
         i += b
 
