@@ -158,8 +158,8 @@ class ObjectiveConfig:
             _check(getattr(self, name) >= 0, f"objective.{name}={getattr(self, name)} must be 0 (left out) or more")
         _check(
             self.class_weight > 0 or self.generation_weight == 1,
-            f"objective.generation_weight={self.generation_weight:g} weighs against objective.class_weight, which is 0; "
-            "raise that one, or leave this at 1",
+            f"objective.generation_weight={self.generation_weight:g} weighs against objective.class_weight, which is "
+            "0; raise that one, or leave this at 1",
         )
 
 
@@ -272,13 +272,14 @@ class RunConfig:
         )
         _check(
             self.keep_best != ("probe/accuracy" if learns_classes else "validation/accuracy"),
-            f"keep_best={self.keep_best!r} is not measured while objective.class_weight={self.objective.class_weight:g}; "
-            f"set it to {'validation' if learns_classes else 'probe'}/accuracy",
+            f"keep_best={self.keep_best!r} is not measured while objective.class_weight="
+            f"{self.objective.class_weight:g}; set it to {'validation' if learns_classes else 'probe'}/accuracy",
         )
         _check(self.stop_after >= 0, f"stop_after={self.stop_after} must be 0 (never) or more")
         _check(
             not self.stop_after or bool(self.keep_best),
-            f"stop_after={self.stop_after} needs something that gets better; set keep_best, such as validation/accuracy",
+            f"stop_after={self.stop_after} does not say what is to get better; set keep_best, such as "
+            "validation/accuracy",
         )
         for layer in self.evaluate.probe.layers:
             _check(

@@ -91,7 +91,7 @@ def generative_nats(logits_btv: jax.Array, tokens_bt: jax.Array, mask_bt: jax.Ar
 
 
 def token_nats(logits: jax.Array, tokens: jax.Array) -> jax.Array:
-    """-log softmax(logits)[token] in float32 nats: of (b, t, v) and (b, t), or of class logits (b, c) and labels (b,)."""
+    """-log softmax(logits)[token] in float32 nats: of (b, t, v) and (b, t), or of classes (b, c) and labels (b,)."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), tokens)
 
 

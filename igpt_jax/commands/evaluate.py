@@ -59,11 +59,10 @@ def is_probed(run: Run) -> bool:
     return run.train.classes > 0 and not run.config.objective.class_weight
 
 
-def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool | None = None) -> None:
+def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool) -> None:
     """Measures, process 0 writing evaluation.json; `start` (of `time.perf_counter`) begins its seconds.
 
-    A model with a class head has its accuracy measured; `probed` says whether probes are fitted, `is_probed` without
-    it.
+    A model with a class head has its accuracy measured; `probed` says whether linear probes are fitted too.
     """
     split = run.config.evaluate.split
     result = {
@@ -75,7 +74,7 @@ def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool | 
         result["accuracy"] = {split: accuracy}
         if not run.config.model.causal:
             result["accuracy_vote"] = {split: voted}
-    if is_probed(run) if probed is None else probed:
+    if probed:
         result["probe"] = _measure_probes(run, params)
     if not is_first():
         return

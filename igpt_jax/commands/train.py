@@ -63,7 +63,7 @@ def _train(run, start, preemption, hooks):
     if run.config.keep_best:
         del state, params
         step, params = restore(run)
-    evaluate(run, params, step, start)
+    evaluate(run, params, step, start, probed=is_probed(run))
     report(run, params)
 
 
