@@ -13,7 +13,6 @@ import tqdm
 from igpt_jax.errors import InputError
 from igpt_jax.files import replacing
 
-
 METRICS = "metrics.jsonl"
 
 
