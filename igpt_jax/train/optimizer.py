@@ -18,7 +18,8 @@ def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epo
             f"lower optimizer.warmup_epochs or raise steps"
         )
     if config.schedule == "constant":
-        return optax.warmup_constant_schedule(init_value=0.0, peak_value=config.learning_rate, warmup_steps=warmup)
+        rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
+        return optax.join_schedules([rise, optax.constant_schedule(config.learning_rate)], [warmup])
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0, peak_value=config.learning_rate, warmup_steps=warmup, decay_steps=steps
     )

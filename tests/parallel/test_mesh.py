@@ -72,7 +72,7 @@ def test_microbatches_add_up_to_the_whole_batch(one_device):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), state.params, part_state.params)
 
 
-@pytest.mark.parametrize(("name", "head_layer"), [("ar", 1), ("bert", -1)])
+@pytest.mark.parametrize(("name", "head_layer"), [("ar", 1), pytest.param("bert", -1, marks=pytest.mark.slow)])
 def test_a_mesh_fine_tunes_as_one_device_does(name, head_layer):
     config = dataclasses.replace(CONFIG, objective=name, classes=4, head_layer=head_layer, remat="full")
     objective = objective_function(ObjectiveConfig(name, class_weight=0.5))
