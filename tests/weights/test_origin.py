@@ -36,9 +36,15 @@ def test_the_likelihood_of_the_origin_is_unchanged_and_every_class_equally_likel
     mesh = make_mesh(ParallelConfig(data=4, model=2))
     params = first_params(open_origin(str(origins / form), CONFIG), CONFIG, mesh)
     like = abstract_params(ig.ImageGPT(CONFIG), mesh)
-    jax.tree.map(lambda x, y: np.testing.assert_equal((x.shape, x.dtype, x.sharding), (y.shape, y.dtype, y.sharding)), params, like)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_equal((x.shape, x.dtype, x.sharding), (y.shape, y.dtype, y.sharding)),
+        params,
+        like,
+    )
     model, origin_params, _ = ig.load(origins / form, mesh=mesh)
-    logits_btv, logits_bc = jax.jit(lambda p: ig.ImageGPT(CONFIG).apply({"params": p}, TOKENS, method="classify"))(params)
+    logits_btv, logits_bc = jax.jit(lambda p: ig.ImageGPT(CONFIG).apply({"params": p}, TOKENS, method="classify"))(
+        params
+    )
     expected_btv = jax.jit(lambda p: model.apply({"params": p}, TOKENS))(origin_params)
     np.testing.assert_array_equal(token_nats(logits_btv, TOKENS), token_nats(expected_btv, TOKENS))
     np.testing.assert_array_equal(logits_bc, np.zeros((8, 3)))
