@@ -47,7 +47,8 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
 
     config = default_config()
     config.initialise_from = given["from"]
-    config.model.update({name: getattr(pretrained.model, name) for name in config.model if name != "classes"})
+    shape = {name: getattr(pretrained.model, name) for name in config.model if name not in ("classes", "head_layer")}
+    config.model.update(shape)
     config.objective.name = pretrained.objective.name
     config.objective.mask_rate = pretrained.objective.mask_rate
     config.objective.class_weight = 1.0

@@ -23,7 +23,10 @@ def test_every_image_of_a_split_is_classified_once_on_any_mesh():
     one, eight = make_mesh(ParallelConfig(), jax.devices()[:1]), make_mesh(ParallelConfig())
     params = init_params(model, 0, one)
     params["class_head"] = jax.numpy.asarray(rng.normal(size=(16, 6)), "float32")
-    _, logits_bc = model.apply({"params": params}, tokens_bt, mask_bt, method="classify")
+    classify = jax.jit(
+        lambda tokens_bt, mask_bt: model.apply({"params": params}, tokens_bt, mask_bt, method="classify")
+    )
+    _, logits_bc = classify(tokens_bt, mask_bt)
     for mesh in (one, eight):
         found = predict(model, jax.device_get(params), examples, mesh)
         np.testing.assert_array_equal(found, [np.argmax(logits_bc, axis=1), np.arange(19) % 6])
