@@ -82,7 +82,7 @@ def _define_source(define, command):
 
 def _define_generation(define, command):
     _define_distributed(define)
-    define("string", "workdir", None, "Work dir of a run; its newest checkpoint.")
+    define("string", "workdir", None, "Work dir of a run; its newest checkpoint, or the best if it keeps that.")
     if command != "quality":
         define("string", "weights", None, "In place of --workdir: Hugging Face or OpenAI weights.")
         define("string", "palette", None, "Colours (.npy) where the weights have none.")

@@ -97,7 +97,7 @@ def measure_accuracy(run: Run, params: dict, votes: int) -> tuple[float, float]:
     """Per cent of the evaluation images that the class head names rightly, and by the vote of several masks.
 
     A "bert" model sees each image under `votes` independent masks: the first number is the mean over them, the second
-    that of the class which most of them name (paper, section 4.5).  Masks mean nothing to an "ar" model: both are the
+    that of the class which most of them name (paper, section 4.6).  Masks mean nothing to an "ar" model: both are the
     same.
     """
     draws = range(1 if run.config.model.causal else votes)

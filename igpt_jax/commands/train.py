@@ -11,6 +11,7 @@ from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
 from igpt_jax.evaluate.forward import mean_nats
+from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
 from igpt_jax.train.preemption import Preemption
@@ -62,7 +63,9 @@ def _train(run, start, preemption, hooks):
     step, params = int(np.asarray(state.step)), state.params
     if run.config.keep_best:
         del state, params
-        step, params = restore(run)
+        last, (step, params) = step, restore(run)
+        if is_first():
+            print(f"{run.config.keep_best} was best after step {step} of {last}")
     evaluate(run, params, step, start, probed=is_probed(run))
     report(run, params)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def modal_vote(predictions_nb: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Takes the class that most of n predictions name, for each image; ties are broken at random (paper, section 4.5).
+    """Takes the class that most of n predictions name, for each image; ties are broken at random (paper, section 4.6).
 
     predictions_nb: (n, b) integers in [0, classes).  seed: of the ties.  Returns (b,) int32.
     """

@@ -64,7 +64,9 @@ class ImageGPT(nn.Module):
         Both float32; a model without token head gives None for the first.
         """
         if not self.config.classes:
-            raise InputError("this model has no class head; fine-tune it with objective.class_weight=1")
+            raise InputError(
+                "this model has no class head; set model.classes, or fine-tune it with objective.class_weight=1"
+            )
         n_btd, pooled_lbd = self.encode(tokens_bt, mask)
         logits_btv = self._token_logits(n_btd) if self.config.token_head else None
         final = self.config.head_on_final_norm

@@ -6,7 +6,7 @@ from igpt_jax.config import BEST
 
 
 def best_step(metrics: Sequence[dict], name: str, steps: Collection[int]) -> int | None:
-    """The one of these steps after which `name` was best, the earliest where several were; None if none has it."""
+    """The one of these steps after which `name` was best, the earliest of equals; None where nobody measured it."""
     lines = [line for line in metrics if name in line and line["step"] in steps]
     return BEST[name](lines, key=lambda line: line[name])["step"] if lines else None
 

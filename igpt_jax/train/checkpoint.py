@@ -20,7 +20,7 @@ from igpt_jax import __version__
 from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.parallel.processes import is_first, wait_for_all
+from igpt_jax.parallel.processes import from_first, is_first, wait_for_all
 from igpt_jax.train.best import best_step
 from igpt_jax.train.fingerprint import fingerprints
 from igpt_jax.train.metrics import METRICS, read_metrics
@@ -76,9 +76,8 @@ class Checkpoints:
         After a damaged best one, the newest is tried.
         """
         config, _ = self.newest(self.about)
-        best = None
-        if config.keep_best:
-            best = best_step(read_metrics(self._directory.parent / METRICS), config.keep_best, self.steps)
+        best = best_step(read_metrics(self._directory.parent / METRICS), config.keep_best, self.steps)
+        (best,) = from_first(np.array([-1 if best is None else best]))
         return self.first_whole(sorted(self.steps, key=lambda step: step != best), read)
 
     def first_whole(self, steps: Sequence[int], read: Callable[[int], T]) -> T:
