@@ -10,11 +10,11 @@ Arguments: from=PATH is a work dir, or released weights; of these size=s|m|l|xl,
 objective=ar|bert say what they hold, as a work dir does by itself.  data=NAME; without it a work dir's own.
 
 As in the paper: L_gen + L_clf, a fresh head on the pooled final norm, Adam and batch size of pretraining, no cosine,
-and the end where the accuracy on held-out training images stops rising; of that run the best checkpoint counts.  The
-learning rate is a tenth of that of pretraining: search around it; the digits' small model, whose head reads 64 features,
-learns faster at a third (38 against 21 % of the validation digits after 240 steps).  CIFAR's images are padded by reflection, cropped and
-mirrored, others augmented as in pretraining.  The paper is silent on the warm-up, here one epoch, and on how long it
-waits for a better accuracy, here ten epochs.
+and the end where the accuracy on held-out training images stops rising; of that run the best checkpoint counts.
+CIFAR's images are padded by reflection, cropped and mirrored, others augmented as in pretraining.  The learning rate is
+a tenth of that of pretraining: search around it.  The digits' small model, whose head reads 64 features, learns faster
+at a third.  The paper is silent on the warm-up, here one epoch, and on how long it waits for a better accuracy, here
+ten epochs.
 
 Variants: --config.objective.generation_weight=0 learns the labels alone, with --config.initialise_from= from scratch;
 --config.model.head_layer=2 reads an inner layer.
