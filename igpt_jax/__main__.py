@@ -18,8 +18,8 @@ from igpt_jax.memory import keep_freed_memory
 COMMANDS = {
     "palette": "fit colours to the training images of a source, and show them",
     "tokens": "write every split of a source as tokens, once",
-    "train": "pretrain, evaluate and draw the report; run again to resume",
-    "evaluate": "measure the newest checkpoint: held-out likelihood and linear probes",
+    "train": "pretrain or fine-tune, evaluate and draw the report; run again to resume",
+    "evaluate": "measure what a run results in: held-out likelihood, accuracy, linear probes",
     "sample": "draw new images",
     "complete": "draw the rest of images: given rows (ar models) or what a mask hides (bert models)",
     "score": "measure how likely images are, and which pixels surprise",

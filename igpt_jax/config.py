@@ -13,7 +13,8 @@ import ml_collections
 from igpt_jax.errors import InputError
 
 OBJECTIVES = ("ar", "bert")
-BEST = {"validation/nats_per_token": min, "probe/accuracy": max}  # what an evaluation measures; which value is best
+# What an evaluation measures, and which value is best.
+BEST = {"validation/nats_per_token": min, "validation/accuracy": max, "probe/accuracy": max}
 
 
 def _check(condition: bool, message: str) -> None:
@@ -39,7 +40,8 @@ class ModelConfig:
     heads: int = 8
     resolution: int = 32  # pixels a side; the context is resolution**2 positions
     vocabulary: int = 512  # palette colours
-    classes: int = 0  # 0: no class head
+    classes: int = 0  # 0: no class head, or as many as the data have where objective.class_weight asks for one
+    head_layer: int = -1  # the layer l whose pooled n^l the class head reads, 0 to layers; -1: the last, the final norm
     objective: str = "ar"  # "ar": causal with a start vector; "bert": every position sees every other
     token_head: bool = True  # False: features and classes only, as of headless Hugging Face checkpoints
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
@@ -52,6 +54,11 @@ class ModelConfig:
         for name in ("layers", "width", "heads", "resolution", "vocabulary", "unroll"):
             _check(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1")
         _check(self.classes >= 0, f"model.classes={self.classes} must be 0 (no class head) or more")
+        _check(
+            -1 <= self.head_layer <= self.layers,
+            f"model.head_layer={self.head_layer}; a model of {self.layers} layers has 0 to {self.layers}, and -1 is "
+            "the last",
+        )
         _check(
             self.width % self.heads == 0,
             f"model.width={self.width} is not divisible by model.heads={self.heads}; choose a divisor of the width",
@@ -75,6 +82,11 @@ class ModelConfig:
     def causal(self) -> bool:
         """Whether position i sees only what comes before it."""
         return self.objective == "ar"
+
+    @property
+    def head_on_final_norm(self) -> bool:
+        """Whether the class head reads the last layer of features."""
+        return self.head_layer in (-1, self.layers)
 
 
 SIZES = {
@@ -132,28 +144,39 @@ class PaletteConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What the loss asks of the model; `model.objective` follows `name`."""
+    """What the loss asks of the model: generation, classification or both; `model.objective` follows `name`."""
 
     name: str = "ar"  # "ar": every pixel from those before it; "bert": hidden pixels from all others
     mask_rate: float = 0.15  # "bert": the chance that a pixel is hidden (paper, section 2.1)
+    generation_weight: float = 1.0  # of the loss that `name` says; 0: classes alone
+    class_weight: float = 0.0  # of the labels' loss; the paper fine-tunes with 1 and 1 (section 2.3)
 
     def __post_init__(self):
         _check_choice("objective.name", self.name, OBJECTIVES)
         _check(0 < self.mask_rate <= 1, f"objective.mask_rate={self.mask_rate} must lie in (0, 1]")
+        for name in ("generation_weight", "class_weight"):
+            _check(getattr(self, name) >= 0, f"objective.{name}={getattr(self, name)} must be 0 (left out) or more")
+        _check(
+            self.class_weight > 0 or self.generation_weight == 1,
+            f"objective.generation_weight={self.generation_weight:g} weighs against objective.class_weight, which is "
+            "0; raise that one, or leave this at 1",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam with one epoch of warm-up and a cosine to zero (paper, section 3.4)."""
+    """Adam with one epoch of warm-up, then a cosine to zero in pretraining (paper, section 3.4)."""
 
     learning_rate: float = 1e-3  # the peak
     warmup_epochs: float = 1.0
+    schedule: str = "cosine"  # after the warm-up: to 0 at the last step; "constant" for fine-tuning (section 3.4)
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
     skip_spikes: int = 0  # steps with a NaN or infinite loss or gradient that are left out before the run stops
 
     def __post_init__(self):
+        _check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
         _check(self.skip_spikes >= 0, f"optimizer.skip_spikes={self.skip_spikes} must be 0 (stop at once) or more")
         _check(self.learning_rate > 0, f"optimizer.learning_rate={self.learning_rate} must be positive")
         _check(self.warmup_epochs >= 0, f"optimizer.warmup_epochs={self.warmup_epochs} must not be negative")
@@ -245,7 +268,9 @@ class RunConfig:
     checkpoint_every: int = 1000  # steps; also before each evaluation and after the last step
     keep_checkpoints: int = 3  # newest ones
     keep_every: int = 0  # steps; those of its multiples stay too; 0: none
-    keep_best: str = ""  # the one with the best "validation/nats_per_token" or "probe/accuracy" stays too
+    keep_best: str = ""  # a name in BEST: the checkpoint where it was best stays too, and is what the run results in
+    stop_after: int = 0  # evaluations without a better `keep_best` after which the run ends; 0: never
+    initialise_from: str = ""  # a work dir, Hugging Face directory or OpenAI checkpoint to fine-tune; "": drawn by seed
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     palette: PaletteConfig = PaletteConfig()
@@ -267,6 +292,22 @@ class RunConfig:
             not self.keep_best or (self.evaluate.every > 0 and self.evaluate.split == "validation"),
             f"keep_best={self.keep_best!r} needs evaluations during training, on images that may choose; "
             "set evaluate.every, and evaluate.split=validation",
+        )
+        learns_classes = self.objective.class_weight > 0
+        _check(
+            self.model.token_head or not learns_classes,
+            "model.token_head=False is for loading such weights; train with it: what the weights lack starts at zero",
+        )
+        _check(
+            self.keep_best != ("probe/accuracy" if learns_classes else "validation/accuracy"),
+            f"keep_best={self.keep_best!r} is not measured while objective.class_weight="
+            f"{self.objective.class_weight:g}; set it to {'validation' if learns_classes else 'probe'}/accuracy",
+        )
+        _check(self.stop_after >= 0, f"stop_after={self.stop_after} must be 0 (never) or more")
+        _check(
+            not self.stop_after or bool(self.keep_best),
+            f"stop_after={self.stop_after} does not say what is to get better; set keep_best, such as "
+            "validation/accuracy",
         )
         for layer in self.evaluate.probe.layers:
             _check(

@@ -44,6 +44,8 @@ def _define_run(define, command):
         define("integer", "replay", None, "Change nothing; show what each image did to this step's loss.")
     if command == "evaluate":
         define("integer", "step", None, "Measure the checkpoint of this very step.")
+        define("string", "split", None, "Measure on the test or the validation images, whatever the config says.")
+        define("bool", "probe", None, "Fit linear probes; a model that has learned the classes gets none if not given.")
 
 
 def _define_plan(define):
@@ -80,7 +82,7 @@ def _define_source(define, command):
 
 def _define_generation(define, command):
     _define_distributed(define)
-    define("string", "workdir", None, "Work dir of a run; its newest checkpoint.")
+    define("string", "workdir", None, "Work dir of a run; its newest checkpoint, or the best if it keeps that.")
     if command != "quality":
         define("string", "weights", None, "In place of --workdir: Hugging Face or OpenAI weights.")
         define("string", "palette", None, "Colours (.npy) where the weights have none.")

@@ -44,6 +44,7 @@ CONFIG = {
     "model.heads": 2,
 }
 SPEED = re.compile(r"second|mfu|input_wait")  # what no two runs share
+CACHED = re.compile(r"tfevents|\.table\.npy$")  # files that each life adds to, or may leave out
 
 
 def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
@@ -130,7 +131,7 @@ def _result(workdir):
     evaluation = json.loads((workdir / "evaluation.json").read_text())
     metrics = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     found = {
-        "files": sorted(str(path.relative_to(workdir)) for path in workdir.glob("*") if "tfevents" not in path.name),
+        "files": sorted(path.name for path in workdir.iterdir() if not CACHED.search(path.name)),
         "checkpoints": sorted(path.name for path in (workdir / "checkpoints").iterdir()),
         "metrics": [{k: x for k, x in line.items() if not SPEED.search(k)} for line in metrics],
         "evaluation": {k: x for k, x in evaluation.items() if not SPEED.search(k)},

@@ -63,6 +63,20 @@ def test_a_misspelt_option_cannot_be_set():
         ({"objective": {"mask_rate": 0}}, r"mask_rate=0.0 must lie in \(0, 1\]"),
         ({"model": {"objective": "bert"}}, "model.objective='bert' but objective.name='ar'; set that one"),
         ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"model": {"head_layer": 25}}, "model.head_layer=25; a model of 24 layers has 0 to 24, and -1 is the last"),
+        ({"objective": {"class_weight": -1}}, "objective.class_weight=-1.0 must be 0 .* or more"),
+        (
+            {"objective": {"generation_weight": 0}},
+            "generation_weight=0 weighs against objective.class_",
+        ),
+        ({"objective": {"class_weight": 1}, "model": {"token_head": False}}, "token_head=False is for loading"),
+        ({"optimizer": {"schedule": "linear"}}, "schedule='linear' is not known; choose one of cosine, constant"),
+        ({"stop_after": 3}, "stop_after=3 does not say what is to get better; set keep_best"),
+        ({"evaluate": {"votes": 0}}, "evaluate.votes=0 must be at least 1"),
+        (
+            {"keep_best": "validation/accuracy", "evaluate": {"every": 1, "split": "validation"}},
+            "is not measured while objective.class_weight=0; set it to probe/accuracy",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(change, message):

@@ -1,6 +1,7 @@
 """The losses against their definitions."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 import igpt_jax as ig
 from igpt_jax.config import ObjectiveConfig, OptimizerConfig, ParallelConfig
-from igpt_jax.objectives import autoregressive, bert, objective_function
+from igpt_jax.objectives import autoregressive, bert, joint, objective_function
 from igpt_jax.parallel.mesh import make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.state import compile_step, init_params, init_state
@@ -105,3 +106,51 @@ def test_every_parameter_gets_a_gradient_after_a_few_steps():
         # Each layer by itself, and each row of what is not indexed by a token that may be absent.
         for layer in leaf if "blocks" in jax.tree_util.keystr(path) else [leaf]:
             assert jnp.abs(layer).max() > 1e-7, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", ["ar", "bert"])
+def test_the_joint_loss_is_the_weighted_sum_of_the_references_two_losses(name):
+    config, rng = dataclasses.replace(TINY, objective=name, classes=5), jax.random.key(3)
+    params, batch = trained_somewhere(config), {"tokens": tokens(batch=4), "label": np.array([4, 0, 2, 2])}
+    mask_bt = np.asarray(jax.random.bernoulli(rng, 0.3, (4, TINY.context)))
+    nats, class_nats, right = [], [], []
+    for tokens_t, mask_t, label in zip(batch["tokens"], mask_bt, batch["label"], strict=True):
+        logits_tv, features_ld = reference.forward(params, tokens_t, TINY.heads, name, mask_t)
+        counted = np.flatnonzero(mask_t) if name == "bert" else range(TINY.context)
+        nats.append(np.mean([-np.log(reference.softmax(logits_tv[i])[tokens_t[i]]) for i in counted]))
+        chances_c = reference.softmax(features_ld[-1] @ np.asarray(params["class_head"], np.float64))
+        class_nats.append(-np.log(chances_c[label]))
+        right.append(chances_c.argmax() == label)
+    for weights in ((0.25, 3), (0, 1)):
+        objective = functools.partial(joint, ig.ImageGPT(config), config=ObjectiveConfig(name, 0.3, *weights))
+        loss, metrics = jax.jit(objective)(params, batch, rng)
+        assert metrics["nats_per_token"] == pytest.approx(np.mean(nats), rel=1e-5)
+        assert metrics["class_nats"] == pytest.approx(np.mean(class_nats), rel=1e-5)
+        assert metrics["accuracy"] == 100 * np.mean(right)
+        assert loss == pytest.approx(weights[0] * np.mean(nats) + weights[1] * np.mean(class_nats), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "head_layer", "untouched"),
+    [
+        ((1, 1), -1, []),
+        ((0, 1), -1, ["token_head"]),
+        ((0, 1), 1, ["token_head", "final_norm/gain", "blocks/1/mlp/up/kernel"]),
+    ],
+)
+def test_every_parameter_that_a_weighted_loss_reads_gets_a_gradient(weights, head_layer, untouched):
+    config = dataclasses.replace(TINY, classes=5, head_layer=head_layer)
+    params, batch = trained_somewhere(config), {"tokens": tokens(), "label": np.arange(8) % 5}
+    objective = objective_function(ObjectiveConfig("ar", 0.15, *weights))
+    gradient = jax.jit(jax.grad(objective, argnums=1, has_aux=True), static_argnums=0)
+    gradient, _ = gradient(ig.ImageGPT(config), params, batch, jax.random.key(0))
+    blocks = gradient.pop("blocks")
+    gradient["blocks"] = {str(i): jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(TINY.layers)}
+    norms = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.abs(leaf).max())
+        for path, leaf in jax.tree.leaves_with_path(gradient)
+    }
+    for name in untouched:
+        assert norms[name] == 0
+    if head_layer == -1 or weights[0]:
+        assert all(norm > 1e-7 for name, norm in norms.items() if name not in untouched)

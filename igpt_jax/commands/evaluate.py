@@ -1,6 +1,7 @@
-"""Measures a trained model: held-out likelihood, and linear probes beside their baselines."""
+"""Measures a trained model: held-out likelihood, accuracy, and linear probes beside their baselines."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import time
@@ -10,8 +11,10 @@ import numpy as np
 from igpt_jax.commands.probes import measure_probes, print_probes
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import RunConfig
+from igpt_jax.evaluate.accuracy import percentage, predict
 from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.evaluate.likelihood import likelihood
+from igpt_jax.evaluate.vote import modal_vote
 from igpt_jax.files import replacing
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
@@ -19,7 +22,7 @@ from igpt_jax.parallel.processes import is_first
 from igpt_jax.report.curves import plot_loss, plot_low_data, plot_probe
 from igpt_jax.report.sheets import plot_completions, plot_palette, plot_surprise, save_samples
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.metrics import read_metrics
+from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.train.state import abstract_params
 
 # In the report: test images shown with the palette, with surprise maps, and completed; completions of each; samples.
@@ -27,31 +30,51 @@ PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
 
 
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
-    """Writes WORKDIR/evaluation.json and WORKDIR/report/ for the newest whole checkpoint, or that of --step."""
+    """Writes WORKDIR/evaluation.json and WORKDIR/report/ for what the run results in, or for the checkpoint of --step.
+
+    --split measures on other images than the config, and --probe has a fine-tuned model probed too.
+    """
     start = time.perf_counter()
-    saved = saved_config(workdir)
-    run = Run.open(config or saved, workdir)
-    like = abstract_params(run.model, run.mesh)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        if options.step is None:
-            step, params = checkpoints.newest(lambda step: (step, checkpoints.restore_params(step, like)))
-        else:
-            step, params = options.step, checkpoints.restore_params(options.step, like)
-    evaluate(run, params, step, start)
+    config = config or saved_config(workdir)
+    if options.split:
+        measured = dataclasses.replace(config.evaluate, split=options.split)
+        config = dataclasses.replace(config, evaluate=measured, keep_best="", stop_after=0)  # the best is known by now
+    run = Run.open(config, workdir)
+    step, params = restore(run, options.step)
+    evaluate(run, params, step, start, probed=is_probed(run) if options.probe is None else options.probe)
     report(run, params)
 
 
-def evaluate(run: Run, params: dict, step: int, start: float) -> None:
+def restore(run: Run, step: int | None = None) -> tuple[int, dict]:
+    """The step and the parameters of the checkpoint that the run results in, or of that very step."""
+    like = abstract_params(run.model, run.mesh)
+    with contextlib.closing(Checkpoints(run.workdir)) as checkpoints:
+        if step is None:
+            return checkpoints.result(lambda step: (step, checkpoints.restore_params(step, like)))
+        return step, checkpoints.restore_params(step, like)
+
+
+def is_probed(run: Run) -> bool:
+    """Whether linear probes are the measure of what the model learned: it was not shown the labels that there are."""
+    return run.train.classes > 0 and not run.config.objective.class_weight
+
+
+def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool) -> None:
     """Measures, process 0 writing evaluation.json; `start` (of `time.perf_counter`) begins its seconds.
 
-    Images without labels are not probed.
+    A model with a class head has its accuracy measured; `probed` says whether linear probes are fitted too.
     """
     split = run.config.evaluate.split
     result = {
         "step": step,
         "nats_per_token": {split: mean_nats(run.model, params, run.examples(run.test), run.mesh)},
     }
-    if run.train.classes:
+    if run.config.model.classes:
+        accuracy, voted = measure_accuracy(run, params, run.masks)
+        result["accuracy"] = {split: accuracy}
+        if run.masks > 1:
+            result["accuracy_vote"] = {split: voted}
+    if probed:
         result["probe"] = measure_probes(run, params)
     if not is_first():
         return
@@ -59,8 +82,23 @@ def evaluate(run: Run, params: dict, step: int, start: float) -> None:
     with replacing(run.workdir / "evaluation.json") as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{split}: {result['nats_per_token'][split]:.4f} nats/token")
-    if run.train.classes:
+    if "accuracy" in result:
+        vote = f", {voted:.1f} % by the vote of {run.masks} masks" if run.masks > 1 else ""
+        print(f"{split}: {accuracy:.1f} % right{vote}")
+    if "probe" in result:
         print_probes(result["probe"], run.config.model.layers)
+
+
+def measure_accuracy(run: Run, params: dict, masks: int) -> tuple[float, float]:
+    """Per cent of the evaluation images that the class head names rightly, and by the vote of several masks.
+
+    A "bert" model sees each image under so many independent masks: the first number is the mean over them, the second
+    that of the class which most of them name (paper, section 4.6).
+    """
+    found = [predict(run.model, params, run.examples(run.test, draw=draw), run.mesh) for draw in range(masks)]
+    predictions_nb, labels_b = np.stack([predictions_b for predictions_b, _ in found]), found[0][1]
+    voted_b = modal_vote(predictions_nb, run.config.seed)
+    return percentage(predictions_nb, labels_b), percentage(voted_b, labels_b)
 
 
 def report(run: Run, params: dict) -> None:
@@ -77,7 +115,8 @@ def report(run: Run, params: dict) -> None:
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     split = run.config.evaluate.split
     last = {"step": evaluation["step"], f"{split}/nats_per_token": evaluation["nats_per_token"][split]}
-    plot_loss(directory / "loss.png", [*read_metrics(run.workdir / "metrics.jsonl"), last], split, len(run.palette))
+    metrics = sorted([*read_metrics(run.workdir / METRICS), last], key=lambda line: line["step"])
+    plot_loss(directory / "loss.png", metrics, split, len(run.palette))
     if found := evaluation.get("probe"):
         baselines = {"untrained": found["untrained"], "raw pixels": found["raw_pixels"]}
         if together := found.get("concatenated"):

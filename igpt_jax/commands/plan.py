@@ -71,6 +71,9 @@ def _compile_training(config, where):
     optimizer = adam(config.optimizer, lambda _: config.optimizer.learning_rate)
     state = abstract_state(ImageGPT(config.model), optimizer, where.mesh)
     batch = {"tokens": _tokens(config, where, config.data.batch_size)}
+    if config.objective.class_weight:
+        sharding = batch_sharding(where.mesh)
+        batch["label"] = jax.ShapeDtypeStruct((config.data.batch_size,), jnp.int32, sharding=sharding)
     return compile_run(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes)
 
 

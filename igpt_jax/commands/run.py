@@ -25,10 +25,13 @@ from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
 from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
 from igpt_jax.train.claim import CONFIG, PALETTE, locked, read_claim, write_claim
 from igpt_jax.train.optimizer import learning_rate_schedule
+from igpt_jax.train.state import init_params
+from igpt_jax.weights.origin import first_params, open_origin
+from igpt_jax.weights.stream import Weights
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
 FIXED = (
-    *("seed", "steps", "model", "palette", "objective", "optimizer"),
+    *("seed", "steps", "initialise_from", "model", "palette", "objective", "optimizer"),
     *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation")),
 )
 FREE = ("optimizer.skip_spikes",)
@@ -49,10 +52,16 @@ class Run:
     def open(cls, config: RunConfig, workdir: pathlib.Path) -> "Run":
         """Checks that everything fits together; writes nothing.
 
+        Where the objective has labels and `model.classes` is 0, it becomes what the data have.
+
         Raises InputError where an option cannot work or the work dir belongs to another run.
         """
+        if config.objective.class_weight and not config.model.classes:
+            classes = load_source(config.data, "train").classes
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, classes=classes))
         run = cls(config, workdir)
         run._check_claim()
+        run._check_classes()
         check_model(config.model, run.mesh)
         batch_share(run.mesh)
         check_batch("data.batch_size", config.data.batch_size, run.mesh, config.parallel.microbatches)
@@ -86,6 +95,19 @@ class Run:
         if (self.workdir / CONFIG).exists():
             _check_same(saved_config(self.workdir), self.config, self.workdir)
 
+    def _check_classes(self):
+        name, weight, classes = self.config.data.name, self.config.objective.class_weight, self.config.model.classes
+        if (weight or classes) and not self.train.classes:
+            raise InputError(
+                f"data.name={name} has no labels, and objective.class_weight={weight:g} with model.classes={classes} "
+                "needs them; give each class a sub-folder, or set both to 0"
+            )
+        if classes and self.train.classes != classes:
+            raise InputError(
+                f"data.name={name} has {self.train.classes} classes, but model.classes={classes}; set model.classes=0 "
+                "to have them counted"
+            )
+
     def _check_palette(self):
         found = self.palette.hash
         if (self.workdir / CONFIG).exists():
@@ -107,8 +129,20 @@ class Run:
         return ImageGPT(self.config.model)
 
     @functools.cached_property
+    def origin(self) -> Weights | None:
+        """What the run starts from, if it is another model.  A run that has a checkpoint does not need it."""
+        path = self.config.initialise_from
+        return open_origin(path, self.config.model) if path else None
+
+    def initial_params(self) -> dict:
+        """The parameters of step 0: the origin's with a new class head, or drawn by the seed."""
+        if self.origin:
+            return first_params(self.origin, self.config.model, self.mesh)
+        return init_params(self.model, self.config.seed, self.mesh)
+
+    @functools.cached_property
     def palette(self) -> Palette:
-        """The work dir's palette; at first the file that the config names, or a fit to the training pixels.
+        """The work dir's palette; at first the origin's, the file that the config names, or a fit to training pixels.
 
         Every process takes the colours that process 0 has.
         """
@@ -116,6 +150,9 @@ class Run:
         known = {}
         if path.exists():
             known[str(path)] = Palette.load(path)
+        claimed = path.exists() and (self.workdir / CONFIG).exists()
+        if not claimed and self.origin and self.origin.palette:
+            known[f"initialise_from={self.config.initialise_from}"] = self.origin.palette
         if isinstance(self.train, TokenSource) and self.train.palette:
             known[self.config.data.name] = self.train.palette
         if given:
@@ -136,6 +173,11 @@ class Run:
         return palette if agreed == palette else agreed  # the one that was loaded knows where its table lies
 
     def _fit_palette(self):
+        if self.origin:
+            raise InputError(
+                f"initialise_from={self.config.initialise_from} does not say which colours its tokens are; set "
+                "palette.path, such as to kmeans_centers.npy"
+            )
         if isinstance(self.train, TokenSource):
             raise InputError(
                 f"data.name={self.config.data.name} does not say which colours its tokens are; set palette.path"

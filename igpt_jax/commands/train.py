@@ -1,4 +1,4 @@
-"""Pretrains a model, then measures it and draws the report."""
+"""Pretrains or fine-tunes a model, then measures it and draws the report."""
 
 import contextlib
 import pathlib
@@ -6,12 +6,13 @@ import time
 
 import numpy as np
 
-from igpt_jax.commands.evaluate import evaluate, report
+from igpt_jax.commands.evaluate import evaluate, is_probed, measure_accuracy, report, restore
 from igpt_jax.commands.probes import probe_scalars
 from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
 from igpt_jax.evaluate.forward import mean_nats
+from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
 from igpt_jax.train.preemption import Preemption
@@ -40,7 +41,9 @@ def _train(run, start, preemption, hooks):
     def measure(params):
         nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
-        return scalars | (probe_scalars(run, params) if run.train.classes else {})
+        if run.config.model.classes:
+            scalars[f"{run.config.evaluate.split}/accuracy"], _ = measure_accuracy(run, params, masks=1)
+        return scalars | (probe_scalars(run, params) if is_probed(run) else {})
 
     state = fit(
         run.config,
@@ -50,11 +53,18 @@ def _train(run, start, preemption, hooks):
         batches_from=run.batches_from,
         evaluate=measure,
         mesh=run.mesh,
+        initial_params=run.initial_params,
         preemption=preemption,
         hooks=hooks,
     )
-    evaluate(run, state.params, int(np.asarray(state.step)), start)
-    report(run, state.params)
+    step, params = int(np.asarray(state.step)), state.params
+    if run.config.keep_best:
+        del state, params
+        last, (step, params) = step, restore(run)
+        if is_first():
+            print(f"{run.config.keep_best} was best after step {step} of {last}")
+    evaluate(run, params, step, start, probed=is_probed(run))
+    report(run, params)
 
 
 def _replay(run, step):
@@ -65,6 +75,7 @@ def _replay(run, step):
         images_per_epoch=len(run.train),
         batches_from=run.batches_from,
         mesh=run.mesh,
+        initial_params=run.initial_params,
     )
 
 

@@ -65,13 +65,19 @@ class ImageGPT(nn.Module):
         return jnp.concatenate([pooled_lbd, mean_over_positions(last_btd)[None]])
 
     def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array]:
-        """Gives token logits (b, t, v) and, from the pooled final norm, class logits (b, c), both float32.
+        """Gives token logits (b, t, v) and, from the pooled n^l of `config.head_layer`, class logits (b, c).
 
-        A model without token head gives None for the first.
+        Both float32; a model without token head gives None for the first.
         """
-        n_btd, _ = self.encode(tokens_bt, mask)
+        if not self.config.classes:
+            raise InputError(
+                "this model has no class head; set model.classes, or fine-tune it with objective.class_weight=1"
+            )
+        n_btd, pooled_lbd = self.encode(tokens_bt, mask)
         logits_btv = self._token_logits(n_btd) if self.config.token_head else None
-        return logits_btv, mean_over_positions(n_btd) @ self.class_head_dc
+        final = self.config.head_on_final_norm
+        pooled_bd = mean_over_positions(n_btd) if final else pooled_lbd[self.config.head_layer]
+        return logits_btv, pooled_bd @ self.class_head_dc
 
     def encode(self, tokens_bt, mask):
         """Runs embeddings, stack and final norm.  Returns n^L (b, t, d) and the pooled n^0..n^(L-1), (l, b, d)."""

@@ -8,7 +8,7 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -20,8 +20,10 @@ from igpt_jax import __version__
 from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.parallel.processes import is_first, wait_for_all
+from igpt_jax.parallel.processes import from_first, is_first, wait_for_all
+from igpt_jax.train.best import best_step
 from igpt_jax.train.fingerprint import fingerprints
+from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.train.state import TrainState
 
 FORMAT_VERSION = 2  # 1 had no fingerprints
@@ -66,7 +68,20 @@ class Checkpoints:
         Raises:
           InputError: there is none, or all are damaged.
         """
-        steps = [step for step in self.steps if step < before]
+        return self.first_whole([step for step in self.steps if step < before], read)
+
+    def result(self, read: Callable[[int], T]) -> T:
+        """The same of the checkpoint that the run results in: the best by its `keep_best`, or else the newest.
+
+        After a damaged best one, the newest is tried.
+        """
+        config, _ = self.newest(self.about)
+        best = best_step(read_metrics(self._directory.parent / METRICS), config.keep_best, self.steps)
+        (best,) = from_first(np.array([-1 if best is None else best]))
+        return self.first_whole(sorted(self.steps, key=lambda step: step != best), read)
+
+    def first_whole(self, steps: Sequence[int], read: Callable[[int], T]) -> T:
+        """Gives what `read` makes of the first of these checkpoints that is not damaged, as `newest` does."""
         if not steps:
             raise InputError(f"no checkpoint in {self._directory}; train one with: python -m igpt_jax train")
         for step in steps:
@@ -74,8 +89,8 @@ class Checkpoints:
                 return read(step)
             except DamagedCheckpoint as error:
                 damage = error
-                print(f"{error}; trying the one before", file=sys.stderr)
-        raise InputError(f"all checkpoints in {self._directory} are damaged, the oldest so: {damage}; restore a copy")
+                print(f"{error}; trying the next", file=sys.stderr)
+        raise InputError(f"all checkpoints in {self._directory} are damaged, the last so: {damage}; restore a copy")
 
     def resume(self, like: TrainState, palette: Palette) -> TrainState | None:
         """Reads the newest state that is not damaged, or None before the first one; moves damaged ones out of the way.

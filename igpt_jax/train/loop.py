@@ -12,14 +12,17 @@ from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import Preempted
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.parallel.processes import from_first, is_first
+from igpt_jax.train.best import has_stalled
 from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.record import Record
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
-from igpt_jax.train.state import TrainState, abstract_state, compile_run, device_memory, init_state
+from igpt_jax.train.state import TrainState, abstract_state, compile_run, device_memory, first_state, init_params
 
 
 def fit(
@@ -31,19 +34,23 @@ def fit(
     batches_from: Callable[[int], Iterator[dict[str, np.ndarray]]],
     evaluate: Callable[[dict], dict[str, float]],
     mesh: Mesh,
+    initial_params: Callable[[], dict] | None = None,
     preemption: Preemption | None = None,
     hooks: Sequence[Callable[[int], object]] = (),
 ) -> TrainState:
-    """Trains to `config.steps`, from the newest checkpoint in `workdir` or from the start.
+    """Trains to `config.steps` or until `config.stop_after` says enough, from the newest checkpoint or the start.
 
     However often it is interrupted and called again, states, metrics and evaluations are those of one undisturbed run:
-    a step depends on the seed, its number and the state before it alone.
+    a step depends on the seed, its number and the state before it alone, and the end on the evaluations in
+    metrics.jsonl.
 
     Args:
       palette: saved with every checkpoint.
       images_per_epoch: sets the length of the warm-up.
       batches_from: gives this process's part of every batch from a step (0-based) on, with the images' "index".
-      evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and not after the last.
+      evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and after the last one only
+        where it may be the best (`config.keep_best`).
+      initial_params: gives the parameters of step 0, where no checkpoint is newer; the seed draws them without it.
       preemption: says when to stop early; nothing does without it.
       hooks: called with the number of every step begun, such as clu's periodic actions.
     Returns:
@@ -60,12 +67,14 @@ def fit(
     )
     optimizer = adam(config.optimizer, schedule)
     with contextlib.ExitStack() as stack:
-        keep = retention(config, workdir / "metrics.jsonl")
+        keep = retention(config, workdir / METRICS)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep)))
         state = checkpoints.resume(abstract_state(model, optimizer, mesh), palette)
-        state = state or init_state(model, optimizer, config.seed, mesh)
+        if state is None:
+            params = initial_params() if initial_params else init_params(model, config.seed, mesh)
+            state = first_state(model, optimizer, params, mesh)
         start = int(state.step)
-        if start >= config.steps:
+        if _has_ended(config, workdir, start):
             return state
 
         device_batches = DeviceBatches(batches_from(start), mesh)
@@ -77,9 +86,12 @@ def fit(
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
         stack.enter_context(preemption.held())
         try:
+            step, ended = start, False
             if _evaluates_after(config, start) and not record.evaluated:
                 record.write_evaluation(start, _interruptible(preemption, evaluate, state.params))
-            for step in range(start + 1, config.steps + 1):
+                ended = _has_ended(config, workdir, start)
+            while step < config.steps and not ended:
+                step += 1
                 batch = _interruptible(preemption, next, batches)
                 state, metrics = step_function(state, batch)
                 record.add(step, batch, metrics)
@@ -93,6 +105,7 @@ def fit(
                     checkpoints.save(state, config, palette)
                 if evaluates:
                     record.write_evaluation(step, _interruptible(preemption, evaluate, state.params))
+                    ended = _has_ended(config, workdir, step)
         except Preempted:
             record.flush()
             checkpoints.save(state, config, palette)
@@ -101,7 +114,19 @@ def fit(
 
 
 def _evaluates_after(config, step):
-    return config.evaluate.every > 0 and step % config.evaluate.every == 0 and 0 < step < config.steps
+    if step == config.steps:
+        return bool(config.keep_best)
+    return config.evaluate.every > 0 and step % config.evaluate.every == 0 and step > 0
+
+
+def _has_ended(config, workdir, step):
+    """Whether nothing is left to do after this step, by what the metrics up to it say; process 0 looks, for all."""
+    if not config.keep_best:
+        return step >= config.steps
+    lines = [line for line in read_metrics(workdir / METRICS) if line["step"] <= step] if is_first() else []
+    complete = any(line["step"] == config.steps and config.keep_best in line for line in lines)
+    stalled = config.stop_after > 0 and has_stalled(lines, config.keep_best, config.stop_after)
+    return bool(from_first(np.array([complete or stalled]))[0])
 
 
 def _interruptible(preemption, function, argument):

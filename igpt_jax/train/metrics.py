@@ -13,6 +13,8 @@ import tqdm
 from igpt_jax.errors import InputError
 from igpt_jax.files import replacing
 
+METRICS = "metrics.jsonl"
+
 
 class JsonLines:
     """`metrics.jsonl`: one object a line, {"step": s, name: value, ...}."""
@@ -101,9 +103,11 @@ class Progress:
         )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Shows step, loss in nats per token, images/s, remaining time, and MFU where it is known."""
+        """Shows step, loss in nats per token, accuracy if any, images/s, time left, and MFU where it is known."""
         nats = scalars.get("nats_per_token", float("nan"))
         words = [f"{nats:.4f} nats/token", f"{scalars['images_per_second']:,.0f} images/s"]
+        if "accuracy" in scalars:
+            words.insert(1, f"{scalars['accuracy']:.1f} % right")
         if "mfu" in scalars:
             words.append(f"MFU {scalars['mfu']:.0%}")
         if self._bar.disable:

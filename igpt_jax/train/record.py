@@ -16,7 +16,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.files import replacing
 from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.parallel.processes import fetch, from_first, is_first
-from igpt_jax.train.metrics import JsonLines, Progress, TensorBoard
+from igpt_jax.train.metrics import METRICS, JsonLines, Progress, TensorBoard
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.state import TrainState
 
@@ -40,7 +40,7 @@ class Record:
         self._files, self._progress = [], []
         evaluated = False
         if is_first():
-            lines = JsonLines(workdir / "metrics.jsonl", start_step)
+            lines = JsonLines(workdir / METRICS, start_step)
             self._files, self._progress = [lines, TensorBoard(workdir)], [Progress(start_step, config.steps)]
             evaluated = any(line["step"] == start_step and "learning_rate" not in line for line in lines.kept)
         self.evaluated = bool(from_first(np.array([evaluated]))[0])  # whether the file has an evaluation of the start

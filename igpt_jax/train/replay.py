@@ -17,7 +17,7 @@ from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.parallel.processes import fetch
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import abstract_state, compile_run, device_memory, init_state
+from igpt_jax.train.state import abstract_state, compile_run, device_memory, first_state, init_params
 
 SHOWN = 20  # images
 
@@ -30,6 +30,7 @@ def replay(
     images_per_epoch: int,
     batches_from: Callable[[int], Iterator[dict[str, np.ndarray]]],
     mesh: Mesh,
+    initial_params: Callable[[], dict] | None = None,
 ) -> dict[str, np.ndarray]:
     """Trains from the newest checkpoint before `step` up to it, writing nothing, and measures its images one by one.
 
@@ -37,6 +38,7 @@ def replay(
 
     Args:
       step: counted as in metrics.jsonl: the batch that made step 1 is the first.
+      initial_params: as for `fit`.
     Returns:
       (b,) arrays by name: "index", the objective's metrics of each image, and its "gradient_norm".
     Raises:
@@ -49,7 +51,7 @@ def replay(
         config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
     )
     optimizer = adam(config.optimizer, schedule)
-    state = _state_before(step, model, optimizer, config, workdir, mesh)
+    state = _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
     batch = next(batches)
     step_function, _ = compile_run(config, optimizer, mesh, state, batch, device_memory())
@@ -80,12 +82,13 @@ def replay(
     return of_images
 
 
-def _state_before(step, model, optimizer, config, workdir, mesh):
+def _state_before(step, model, optimizer, config, workdir, mesh, initial_params):
     like = abstract_state(model, optimizer, mesh)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         if any(saved < step for saved in checkpoints.steps):
             return checkpoints.newest(lambda saved: checkpoints.restore(saved, like), before=step)
-    return init_state(model, optimizer, config.seed, mesh)
+    params = initial_params() if initial_params else init_params(model, config.seed, mesh)
+    return first_state(model, optimizer, params, mesh)
 
 
 def _line(metrics):

@@ -5,7 +5,8 @@ import pathlib
 
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
-from igpt_jax.config import BEST, RunConfig
+from igpt_jax.config import RunConfig
+from igpt_jax.train.best import best_step
 from igpt_jax.train.metrics import read_metrics
 
 
@@ -25,7 +26,5 @@ class _Best(PreservationPolicy):
     name: str
 
     def should_preserve(self, checkpoints, *, context):
-        steps = {checkpoint.step for checkpoint in checkpoints}
-        lines = [line for line in read_metrics(self.metrics) if line["step"] in steps and self.name in line]
-        best = BEST[self.name](lines, key=lambda line: line[self.name])["step"] if lines else None
+        best = best_step(read_metrics(self.metrics), self.name, {checkpoint.step for checkpoint in checkpoints})
         return [checkpoint.step == best for checkpoint in checkpoints]

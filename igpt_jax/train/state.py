@@ -47,9 +47,14 @@ def init_params(model: ImageGPT, seed: int, mesh: Mesh) -> dict:
 
 def init_state(model: ImageGPT, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
     """Draws the parameters as `init_params` does, with the optimiser's state, at step 0."""
+    return first_state(model, optimizer, init_params(model, seed, mesh), mesh)
+
+
+def first_state(model: ImageGPT, optimizer: optax.GradientTransformation, params: dict, mesh: Mesh) -> TrainState:
+    """Step 0 of training with these parameters, which are given up for it."""
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
     start = jax.jit(lambda params: _first_state(params, optimizer), out_shardings=state_sharding, donate_argnums=0)
-    return start(init_params(model, seed, mesh))
+    return start(params)
 
 
 def train_step(

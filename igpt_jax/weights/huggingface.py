@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, resolution_of
+from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_class_head, resolution_of
 from igpt_jax.weights.pickles import read_pickle
 from igpt_jax.weights.stream import Weights, progress
 
@@ -66,7 +66,12 @@ def read(path: pathlib.Path) -> Weights:
 
 
 def write(weights: Weights, directory: pathlib.Path) -> None:
-    """Writes config.json, model.safetensors and, where there is a palette, preprocessor_config.json."""
+    """Writes config.json, model.safetensors and, where there is a palette, preprocessor_config.json.
+
+    Raises:
+      InputError: the class head does not read the final norm.
+    """
+    check_class_head(weights.config)
     layout = Layout(weights.config, format="huggingface")
     _write_json(directory / "config.json", _config_json(weights.config))
     if weights.palette:

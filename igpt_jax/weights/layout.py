@@ -152,6 +152,15 @@ class Layout:
         return einops.rearrange(array, f"{axes} -> {to}", **{x: n for x, n in self._sizes.items() if x in axes})
 
 
+def check_class_head(config: ModelConfig) -> None:
+    """Raises InputError where the class head reads another layer than the final norm, as theirs do."""
+    if config.classes and not config.head_on_final_norm:
+        raise InputError(
+            f"this model's class head reads layer {config.head_layer}, and in this format it could read the final norm "
+            "only; convert it with --to=igpt"
+        )
+
+
 def has(config: ModelConfig, path: str) -> bool:
     """Whether a model of this config has the parameter."""
     if path in BIASES:

@@ -42,8 +42,9 @@ def load(
     """Makes a model from what is at the path: a work dir, a Hugging Face directory or an OpenAI checkpoint.
 
     Args:
-      path: a work dir (its newest whole checkpoint), WORKDIR/checkpoints/STEP (that very one), a directory with Hugging
-        Face's config.json, or a TensorFlow checkpoint: its prefix, its directory, or any one of its files.
+      path: a work dir (its newest whole checkpoint, or the best where it keeps that), WORKDIR/checkpoints/STEP (that
+        very one), a directory with Hugging Face's config.json, or a TensorFlow checkpoint: its prefix, its directory,
+        or any one of its files.
       palette: the colours, or a .npy file of them; overrides what the files say.
       objective: "ar" or "bert", where only one will do; None takes either.
       mesh: where the parameters are placed, each in its sharding as it is read; all devices if not given.

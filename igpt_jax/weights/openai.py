@@ -7,7 +7,7 @@ import re
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, resolution_of
+from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_class_head, resolution_of
 from igpt_jax.weights.stream import Weights, progress
 
 SCOPE = "model/"
@@ -55,9 +55,11 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     """Writes `model.ckpt-STEP`, which the original graph restores, and the palette as kmeans_centers.npy beside it.
 
     Raises:
-      InputError: the model has a bias that is not zero, or no token head: the original graph could not hold it.
+      InputError: the model has a bias that is not zero, no token head, or a class head that does not read the final
+        norm: the original graph could not hold it.
     """
     config = weights.config
+    check_class_head(config)
     if not config.token_head:
         raise InputError("this model has no token head, which OpenAI's graph needs; convert it with --to=huggingface")
     if config.use_bias:

@@ -36,7 +36,8 @@ class Restored(Weights):
         with contextlib.closing(Checkpoints(self.directory)) as checkpoints:
             if self.chosen:
                 return checkpoints.restore_params(self.step, like)
-            return checkpoints.newest(lambda step: checkpoints.restore_params(step, like), before=self.step + 1)
+            steps = sorted(checkpoints.steps, key=lambda step: (step != self.step, step > self.step, -step))
+            return checkpoints.first_whole(steps, lambda step: checkpoints.restore_params(step, like))
 
 
 def holds(path: pathlib.Path) -> bool:
@@ -45,7 +46,7 @@ def holds(path: pathlib.Path) -> bool:
 
 
 def read(path: pathlib.Path) -> Weights:
-    """Opens the newest checkpoint of a work dir that is not damaged, or the one at the path.
+    """Opens the checkpoint that a work dir results in and that is not damaged, or the one at the path.
 
     Raises InputError where there is none.
     """
@@ -55,7 +56,7 @@ def read(path: pathlib.Path) -> Weights:
         if chosen:
             step, (config, palette) = int(path.name), checkpoints.about(int(path.name))
         else:
-            step, (config, palette) = checkpoints.newest(lambda step: (step, checkpoints.about(step)))
+            step, (config, palette) = checkpoints.result(lambda step: (step, checkpoints.about(step)))
 
     @functools.cache
     def leaves():

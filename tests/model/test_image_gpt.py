@@ -163,6 +163,9 @@ def test_class_logits_read_the_pooled_final_norm():
     features_lbd = apply(config, params, tokens_bt, method="features")
     np.testing.assert_allclose(logits_btv, apply(config, params, tokens_bt), rtol=1e-6)
     np.testing.assert_allclose(classes_bc, features_lbd[-1] @ params["class_head"], rtol=1e-5, atol=1e-5)
+    for layer, features_bd in enumerate(features_lbd):
+        _, classes_bc = apply(dataclasses.replace(config, head_layer=layer), params, tokens_bt, method="classify")
+        np.testing.assert_allclose(classes_bc, features_bd @ params["class_head"], rtol=1e-5, atol=1e-5)
 
 
 def test_initialisers_have_the_released_codes_deviations():

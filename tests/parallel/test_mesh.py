@@ -8,10 +8,10 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 import igpt_jax as ig
-from igpt_jax.config import OptimizerConfig, ParallelConfig
+from igpt_jax.config import ObjectiveConfig, OptimizerConfig, ParallelConfig
 from igpt_jax.evaluate.features import split_features
 from igpt_jax.generate.sample import image_keys, sample
-from igpt_jax.objectives import autoregressive
+from igpt_jax.objectives import autoregressive, objective_function
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.state import abstract_state, compile_step, init_state
@@ -23,16 +23,17 @@ EXAMPLES = [
 ]
 
 
-def train(parallel, devices, steps=4):
-    model, mesh, options = ig.ImageGPT(CONFIG), make_mesh(parallel, devices), OptimizerConfig(learning_rate=1e-2)
+def train(parallel, devices, steps=4, config=CONFIG, objective=autoregressive):
+    model, mesh, options = ig.ImageGPT(config), make_mesh(parallel, devices), OptimizerConfig(learning_rate=1e-2)
     optimizer = adam(options, learning_rate_schedule(options, steps=steps, steps_per_epoch=1))
     state = init_state(model, optimizer, 0, mesh)
-    step = compile_step(model, optimizer, autoregressive, 0, mesh, parallel.microbatches)
+    step = compile_step(model, optimizer, objective, 0, mesh, parallel.microbatches)
     rng, losses = np.random.default_rng(0), []
     for _ in range(steps):
         batch = {"tokens": rng.integers(0, CONFIG.vocabulary, (16, CONFIG.context)).astype(np.int32)}
+        batch["label"] = batch["tokens"][:, 0] // 2
         state, metrics = step(state, put_batch(batch, mesh))
-        losses.append(float(metrics["nats_per_token"]))
+        losses.append([float(metrics[name]) for name in ("nats_per_token", "class_nats") if name in metrics])
     return losses, state, mesh
 
 
@@ -69,6 +70,18 @@ def test_microbatches_add_up_to_the_whole_batch(one_device):
         part_losses, part_state, _ = train(parallel, jax.devices()[:devices])
         np.testing.assert_allclose(losses, part_losses, rtol=1e-5)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), state.params, part_state.params)
+
+
+@pytest.mark.parametrize(("name", "head_layer"), [("ar", 1), pytest.param("bert", -1, marks=pytest.mark.slow)])
+def test_a_mesh_fine_tunes_as_one_device_does(name, head_layer):
+    config = dataclasses.replace(CONFIG, objective=name, classes=4, head_layer=head_layer, remat="full")
+    objective = objective_function(ObjectiveConfig(name, class_weight=0.5))
+    losses, state, _ = train(ParallelConfig(), jax.devices()[:1], 3, config, objective)
+    parallel = ParallelConfig(4, 2, microbatches=2 if name == "ar" else 1)  # a microbatch draws masks of its own
+    mesh_losses, mesh_state, _ = train(parallel, jax.devices(), 3, config, objective)
+    np.testing.assert_allclose(losses, mesh_losses, rtol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), state.params, mesh_state.params)
+    assert mesh_state.params["class_head"].addressable_shards[0].data.shape == (8, 4)
 
 
 def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there():

@@ -1,5 +1,7 @@
 """Adam and its schedule against the paper's words and Adam's equations."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +18,14 @@ def test_the_rate_rises_for_one_epoch_then_falls_to_zero_along_a_cosine():
     assert schedule(100) == pytest.approx(0.4)
     assert schedule(350) == pytest.approx(0.4 * (1 + np.cos(np.pi / 4)) / 2)
     assert schedule(1100) == pytest.approx(0, abs=1e-8)
+
+
+def test_without_a_cosine_the_rate_stays_after_the_warm_up():
+    options = OptimizerConfig(learning_rate=0.4, schedule="constant")
+    schedule = learning_rate_schedule(options, steps=1100, steps_per_epoch=100)
+    assert [float(schedule(step)) for step in (0, 50, 100, 1100)] == pytest.approx([0, 0.2, 0.4, 0.4])
+    at_once = learning_rate_schedule(dataclasses.replace(options, warmup_epochs=0.0), steps=9, steps_per_epoch=100)
+    assert at_once(0) == pytest.approx(0.4)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():

@@ -113,7 +113,7 @@ def test_a_run_goes_on_on_any_mesh(tmp_path, undisturbed):
 
 
 def test_the_best_and_every_so_many_checkpoints_stay_beside_the_newest(tmp_path):
-    scores = iter([3.0, 1.0, 2.0, 4.0, 5.0])
+    scores = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
     config = with_options(
         evaluate=EvaluateConfig(every=1, split="validation"),
         keep_checkpoints=1,
@@ -122,6 +122,8 @@ def test_the_best_and_every_so_many_checkpoints_stay_beside_the_newest(tmp_path)
     )
     train(tmp_path, config=config, evaluate=lambda _: {"validation/nats_per_token": next(scores)})
     assert checkpoints_in(tmp_path) == ["2", "4", "6"]
+    (_, loaded, _), (_, best, _) = ig.load(tmp_path), ig.load(tmp_path / "checkpoints" / "2")
+    jax.tree.map(np.testing.assert_array_equal, loaded, best)
 
 
 def damage(path):

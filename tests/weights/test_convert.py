@@ -58,6 +58,17 @@ def test_igpt_comes_back_to_the_bit(by_way_of, variant, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.parametrize("to", ["huggingface", "openai"])
+def test_a_class_head_on_an_inner_layer_goes_to_a_work_dir_only(to, tmp_path):
+    params = write_workdir(tmp_path / "run", dataclasses.replace(MODEL, classes=5, head_layer=1))
+    with pytest.raises(ig.InputError, match=r"class head reads layer 1, .*; convert it with --to=igpt"):
+        convert(tmp_path / "run", tmp_path / "there", to)
+    convert(tmp_path / "run", tmp_path / "back", "igpt")
+    model, back, _ = ig.load(tmp_path / "back")
+    assert model.config.head_layer == 1
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
 @pytest.mark.parametrize("head", ["ForCausalImageModeling", "bert"])
 def test_huggingface_comes_back_from_openai_to_the_bit(head, tmp_path):
     model = huggingface_model()

@@ -1,0 +1,75 @@
+"""A run's first parameters: another model's, to the bit, with a fresh class head."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import igpt_jax as ig
+from igpt_jax.config import ParallelConfig
+from igpt_jax.objectives import token_nats
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.state import abstract_params
+from igpt_jax.weights.convert import convert
+from igpt_jax.weights.origin import first_params, open_origin
+from tests.weights.written import huggingface_model, openai_tensors, save_openai
+
+SIZE = (2, 32, 4, 4, 17)  # splits over eight devices
+CONFIG = ig.ModelConfig(layers=2, width=32, heads=4, resolution=4, vocabulary=17, classes=3)
+PALETTE = ig.Palette(np.linspace(-1, 1, 51).reshape(17, 3))
+TOKENS = np.random.default_rng(0).integers(0, 17, (8, 16)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def origins(tmp_path_factory):
+    """The same weights in three formats, with a head of five classes that a run with three cannot use."""
+    directory = tmp_path_factory.mktemp("origins")
+    save_openai(directory / "openai" / "model.ckpt-1", openai_tensors(SIZE, classes=5))
+    for to in ("huggingface", "igpt"):
+        convert(directory / "openai", directory / to, to, palette=PALETTE)
+    return directory
+
+
+@pytest.mark.parametrize("form", ["openai", "huggingface", "igpt"])
+def test_the_likelihood_of_the_origin_is_unchanged_and_every_class_equally_likely(form, origins):
+    mesh = make_mesh(ParallelConfig(data=4, model=2))
+    params = first_params(open_origin(str(origins / form), CONFIG), CONFIG, mesh)
+    like = abstract_params(ig.ImageGPT(CONFIG), mesh)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_equal((x.shape, x.dtype, x.sharding), (y.shape, y.dtype, y.sharding)),
+        params,
+        like,
+    )
+    model, origin_params, _ = ig.load(origins / form, mesh=mesh)
+    logits_btv, logits_bc = jax.jit(lambda p: ig.ImageGPT(CONFIG).apply({"params": p}, TOKENS, method="classify"))(
+        params
+    )
+    expected_btv = jax.jit(lambda p: model.apply({"params": p}, TOKENS))(origin_params)
+    np.testing.assert_array_equal(token_nats(logits_btv, TOKENS), token_nats(expected_btv, TOKENS))
+    np.testing.assert_array_equal(logits_bc, np.zeros((8, 3)))
+
+
+def test_a_token_head_that_the_origin_lacks_starts_at_zero(tmp_path):
+    huggingface_model(SIZE, head="Model").save_pretrained(tmp_path)
+    params = first_params(open_origin(str(tmp_path), CONFIG), CONFIG, make_mesh(ParallelConfig()))
+    assert params["token_head"].shape == (32, 17)
+    assert not params["token_head"].any()
+    assert params["token_embedding"].all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 64}, "has model.width=32, this run 64; set model.width=32"),
+        ({"heads": 8}, "has model.heads=4, this run 8; set model.heads=4"),
+        ({"layers": 3}, "has model.layers=2, this run 3; set model.layers=2"),
+        ({"resolution": 5}, "has model.resolution=4, this run 5; set model.resolution=4"),
+        ({"vocabulary": 16}, "has model.vocabulary=17, this run 16; set model.vocabulary=17"),
+        ({"objective": "bert"}, "has objective.name='ar', this run 'bert'; set objective.name=ar"),
+        ({"use_bias": True}, "has model.use_bias=False, this run True; set model.use_bias=False"),
+    ],
+)
+def test_another_model_is_refused_by_the_option_that_differs(change, message, origins):
+    with pytest.raises(ig.InputError, match=message):
+        open_origin(str(origins / "openai"), dataclasses.replace(CONFIG, **change))
