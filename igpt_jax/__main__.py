@@ -4,6 +4,7 @@ Flags are absl's and ml_collections'; the commands' own code, and jax with it, l
 Bad input ends here, as one line on stderr and exit status 2; so does what the machine refuses, such as a full disk.
 """
 
+import contextlib
 import importlib
 import pathlib
 import sys
@@ -59,9 +60,11 @@ def main(argv: list[str]) -> int:
             raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
         logging.set_verbosity(logging.FATAL)  # what orbax logs at length as it fails, it raises too
         command = importlib.import_module(f"igpt_jax.commands.{name}").main
-        if "distributed" in options:
-            importlib.import_module("igpt_jax.parallel.processes").join(options.distributed)
-        command(config, workdir, options)
+        with contextlib.ExitStack() as stack:
+            if "distributed" in options:
+                processes = importlib.import_module("igpt_jax.parallel.processes")
+                stack.enter_context(processes.joined(options.distributed))
+            command(config, workdir, options)
     except Preempted as notice:
         print(f"igpt_jax {name}: {notice}", file=sys.stderr)
     except (InputError, OSError) as error:

@@ -1,8 +1,10 @@
 """Several processes as one program: how they join, share the work, agree, and leave together."""
 
+import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -12,6 +14,22 @@ from jax.sharding import Mesh
 from igpt_jax.errors import InputError
 
 LEAVING_SECONDS = 15  # after a process has failed, until those still at work are ended
+
+
+@contextlib.contextmanager
+def joined(option: str) -> Iterator[None]:
+    """`join`; then an InputError, in place of JAX's own, where the processes lose each other at their work."""
+    join(option)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        first_line = str(error).splitlines()[0]
+        raise InputError(
+            f"process {jax.process_index()} cannot go on: {first_line}; see what the other processes say, and run the "
+            "same command again in all of them"
+        ) from error
 
 
 def join(option: str) -> None:

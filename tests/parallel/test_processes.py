@@ -4,9 +4,11 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 
 import jax
@@ -25,11 +27,18 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def start(count, devices, arguments_of):
     """Runs `python ARGUMENTS` as `count` processes; returns their (status, stdout, stderr)."""
+    running = launch(count, devices, arguments_of)
+    outputs = [process.communicate(timeout=300) for process in running]
+    return [(process.returncode, *output) for process, output in zip(running, outputs, strict=True)]
+
+
+def launch(count, devices, arguments_of):
+    """Starts `python ARGUMENTS` as `count` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    running = [
+    return [
         subprocess.Popen(
             [sys.executable, *map(str, arguments_of(index, f"127.0.0.1:{port},{count},{index}"))],
             stdout=subprocess.PIPE,
@@ -40,8 +49,6 @@ def start(count, devices, arguments_of):
         )
         for index in range(count)
     ]
-    outputs = [process.communicate(timeout=300) for process in running]
-    return [(process.returncode, *output) for process, output in zip(running, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +149,55 @@ def test_the_command_line_trains_alike_in_two_processes_and_in_one(tmp_path):
     one, two = measured
     assert two["nats_per_token"] == pytest.approx(one["nats_per_token"], rel=1e-5)
     assert two["probe"]["layers"] == pytest.approx(one["probe"]["layers"], abs=0.6)  # two of 360 images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_run_of_one_process_goes_on_in_two_of_which_one_is_killed(killed, tmp_path):
+    small = {"steps": 400, "log_every": 10, "checkpoint_every": 20, "optimizer.warmup_epochs": 0, "model.layers": 1}
+    small |= {"evaluate.probe.augmented_epochs": 0, "evaluate.probe.l2": (0.1,), "evaluate.batch_size": 100}
+    flags = ["--config=experiments/digits.py", *(f"--config.{name}={value}" for name, value in small.items())]
+    workdir, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+
+    def command(directory):
+        return lambda _, option: [
+            "-m",
+            "igpt_jax",
+            "train",
+            f"--workdir={directory}",
+            *flags,
+            f"--distributed={option}",
+        ]
+
+    assert start(1, 1, command(undisturbed))[0][0] == 0
+    (one,) = launch(1, 1, command(workdir))
+    wait_for_step(workdir, 60)
+    one.send_signal(signal.SIGTERM)
+    output, error = one.communicate(timeout=60)
+    assert one.returncode == 0, (output, error)
+    before = read_metrics(workdir / "metrics.jsonl")[-1]["step"]
+
+    two = launch(2, 1, command(workdir))
+    wait_for_step(workdir, before + 80)
+    two[killed].kill()
+    start_of_the_end = time.monotonic()
+    _, error = two[1 - killed].communicate(timeout=60)
+    print(f"the other process ended after {time.monotonic() - start_of_the_end:.0f} s")
+    two[killed].communicate()
+    assert two[1 - killed].returncode not in (0, None)
+    assert "same command again in all" in error or "another task died" in error, error  # ours, or JAX's own
+    print(error)
+
+    outcome = start(2, 1, command(workdir))
+    assert [status for status, _, _ in outcome] == [0, 0], outcome
+    lines, expected_lines = (read_metrics(path / "metrics.jsonl") for path in (workdir, undisturbed))
+    assert [line["step"] for line in lines] == [line["step"] for line in expected_lines]
+    for line, expected in zip(lines, expected_lines, strict=True):
+        assert line["nats_per_token"] == pytest.approx(expected["nats_per_token"], rel=1e-3)
+
+
+def wait_for_step(workdir, step):
+    path, deadline = workdir / "metrics.jsonl", time.monotonic() + 200
+    while not path.exists() or read_metrics(path)[-1:] == [] or read_metrics(path)[-1]["step"] < step:
+        assert time.monotonic() < deadline, f"step {step} did not come"
+        time.sleep(0.1)
