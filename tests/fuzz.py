@@ -32,11 +32,18 @@ import safetensors.torch
 import torch
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import LatestN
+from PIL import Image
 
 import igpt_jax as ig
 from igpt_jax import __main__ as command_line
-from igpt_jax.config import ModelConfig, RunConfig
+from igpt_jax.config import DataConfig, ModelConfig, RunConfig
+from igpt_jax.data.augment import augmentations
+from igpt_jax.data.files import read_images, read_mask
 from igpt_jax.data.palette import Palette
+from igpt_jax.data.pipeline import examples, originals
+from igpt_jax.data.sources import load_source
+from igpt_jax.data.token_files import write_tokens
+from igpt_jax.flags import command_flags
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.claim import read_claim, write_claim
@@ -77,7 +84,7 @@ def readers(directory: pathlib.Path) -> dict[str, Reader]:
     claim.mkdir()
     write_claim(claim, CONFIG, palette)
     (claim / "palette.npy").unlink()
-    return {
+    return _image_readers(directory, palette) | {
         "checkpoint": Reader(run, _load, True),
         "config.json of a run": Reader(claim, read_claim, True),
         "palette.npy": Reader(palette_only, lambda path: Palette.load(path / "palette.npy").colors, False),
@@ -85,6 +92,41 @@ def readers(directory: pathlib.Path) -> dict[str, Reader]:
         "Hugging Face safetensors": Reader(huggingface, _load, False),
         "Hugging Face pickle": Reader(pickled, _load, False),
         "OpenAI checkpoint": Reader(openai, _load, False),
+    }
+
+
+def _image_readers(directory, palette):
+    """Readers of images and tokens."""
+    ours, theirs, images, mask = (directory / name for name in ("ours", "theirs", "images", "mask"))
+    drawn = np.random.default_rng(0)
+    tokens = drawn.integers(0, 17, (6, 16), np.int32)
+    labels = np.arange(6, dtype=np.int32) % 3
+    facts = {"fold_validation": False, "classes": 3, "resolution": 4}
+    write_tokens(ours, palette, facts, {"train": (6, lambda start: [{"tokens": tokens, "label": labels}])})
+    for path in (theirs, images / "a", images / "b", mask):
+        path.mkdir(parents=True)
+    np.save(theirs / "set_trX.npy", tokens)
+    np.save(theirs / "set_trY.npy", np.eye(3, dtype=np.float32)[labels])
+    for name in ("a/0.png", "a/1.jpg", "b/2.webp", "b/3.jpg"):
+        Image.fromarray(drawn.integers(0, 255, (20, 30, 3), np.uint8)).save(images / name)
+    Image.fromarray(drawn.integers(0, 2, (4, 4), np.uint8) * 255).save(mask / "mask.png")
+
+    def read_tokens(name):
+        source = load_source(DataConfig(name=f"tokens:{name}"), "train")
+        batches = examples(source, palette, augmentations(DataConfig(), 4)[1], batch_size=6)
+        return [(batch["tokens"], batch["label"]) for batch in batches]
+
+    def read_folder(path):
+        config = DataConfig(name=f"folder:{path}", fold_validation=True)
+        batches = originals(load_source(config, "train"), augmentations(config, 4)[1], batch_size=4)
+        return [(batch["image"], batch["label"]) for batch in batches]
+
+    return {
+        "tokens": Reader(ours, read_tokens, False),
+        "OpenAI tokens": Reader(theirs, lambda path: read_tokens(path / "set"), False),
+        "folder of images": Reader(images, read_folder, False),
+        "images to complete": Reader(images, lambda path: read_images(path, 4)[1], False),
+        "mask": Reader(mask, lambda path: read_mask(path / "mask.png", 4), False),
     }
 
 
@@ -99,7 +141,7 @@ def _flags(draw):
     values = [*map(repr, HOSTILE), "$(touch x)", "; touch x", "nan", "inf", "1e999", "(1,", "(1, 'a')", "\0", "é" * 999]
     argument = f"--config.{draw.choice(leaves)}={draw.choice(values)}"
     argv = ["igpt_jax", "--config=experiments/digits.py", "--workdir=x", argument]
-    return command_line._parse(command_line._define_flags("train", argv), argv)
+    return command_line._parse(command_flags("train", argv), argv)
 
 
 def _leaves(tree, prefix=""):

@@ -163,7 +163,7 @@ class Palette:
 def _read_table(path):
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError):
+    except Exception:  # as in `Palette.load`; a damaged one is made anew
         return None
     return table if table.shape == (2**24,) and table.dtype == np.uint16 else None
 

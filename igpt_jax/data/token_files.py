@@ -1,6 +1,7 @@
 """Images that are tokens already: shards written by `python -m igpt_jax tokens`, and OpenAI's .npy files."""
 
 import json
+import operator
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ def _hot(path, one_hot):
 def _load(path, dimensions=(2,)):
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds
         raise InputError(f"{path} is no array of numbers: {error}; write or download it again") from error
     if array.ndim not in dimensions:
         raise InputError(f"{path} has shape {array.shape}; expected {' or '.join(map(str, dimensions))} axes")
@@ -142,13 +143,17 @@ def _in_shards(stream, bar):
 def _open_shards(root, split, fold_validation):
     try:
         manifest = json.loads((root / MANIFEST).read_text())
-        splits, folded = manifest["splits"], manifest["fold_validation"]
-        expected, classes = manifest["palette"], manifest["classes"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        splits = {
+            name: ([root / shard for shard in held["shards"]], held["images"])
+            for name, held in manifest["splits"].items()
+        }
+        folded, expected = manifest["fold_validation"], manifest["palette"]
+        classes = operator.index(manifest["classes"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{root / MANIFEST} is damaged ({error!r}); write the tokens again") from error
-    found = splits.get(split)
-    if found is None:
+    if split not in splits:
         raise InputError(f"{root} has no {split} tokens, only {', '.join(splits)}; write them again")
+    shards, images = splits[split]
     if fold_validation and not folded:
         raise InputError(f"{root} was written with fold_validation=False; set it so, or write the tokens again")
     palette = Palette.load(root / PALETTE)
@@ -157,11 +162,13 @@ def _open_shards(root, split, fold_validation):
             f"{root / PALETTE} has hash {palette.hash}, but the tokens were made with {expected}; put the "
             "right palette back"
         )
-    tokens = [_load(root / name) for name in found["shards"]]
-    labels = np.concatenate([_load(_labels(root / name), dimensions=(1,)) for name in found["shards"]])
-    if not sum(map(len, tokens)) == len(labels) == found["images"]:
+    tokens = [_load(shard) for shard in shards]
+    labels = np.concatenate([_load(_labels(shard), dimensions=(1,)) for shard in shards] or [np.zeros(0)])
+    if not sum(map(len, tokens)) == len(labels) == images > 0:
+        raise InputError(f"{root} is damaged: {images} {split} images are in its manifest, {len(labels)} in its files")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= max(classes, 1):
         raise InputError(
-            f"{root} is damaged: {found['images']} {split} images are in its manifest, {len(labels)} in its files"
+            f"{root} is damaged: its {split} labels are not integers below {classes}; write the tokens again"
         )
     return TokenSource(tokens, labels.astype(np.int32), classes, palette)
 
