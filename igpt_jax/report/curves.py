@@ -53,6 +53,19 @@ def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str
     _save(figure, path)
 
 
+def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
+    """Draws how costs grow, {(what grows, cost): {size: cost}}, each on logarithmic axes of its own."""
+    figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
+    for axes, ((size, cost), curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        axes.loglog(*zip(*curve.items(), strict=True), color=ACCENT, marker="o")
+        axes.set_xticks(list(curve), [f"{n:,}" for n in curve])
+        axes.minorticks_off()
+        axes.set_xlabel(size)
+        axes.set_title(cost, fontsize=10, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
 def _axes(title, x, y):
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -1,82 +1,20 @@
-"""Ours beside what people use now, measured in turns in the same run.
+"""Images to tokens, files to batches, and pixels to palettes, beside their peers."""
 
-    python -m experiments.benchmark [tokens|input|palette|all] [--json]
-
-Every entry checks that both sides compute the same thing, warms both up, and then measures them in alternating rounds.
-It prints the median of each side and of the ratio of each round: the ratio is what means something, since both sides
-share the machine's moods.  More than 1 means that ours is faster.  The peers come with the extra `test`.
-"""
-
-import argparse
 import dataclasses
 import io
 import itertools
-import json
 import os
 import pathlib
-import platform
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
-from importlib import metadata
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 
-ROUNDS = 5
+from experiments.benchmark.measure import Result, Side, compare
+
 _RNG = np.random.default_rng(0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One comparison: speeds in `unit`, medians over the rounds, and ours over the peer's in each round."""
-
-    name: str
-    peer: str
-    unit: str
-    ours: float
-    theirs: float
-    ratios: tuple[float, ...]
-    same: str  # what was checked to be equal
-
-    @property
-    def ratio(self) -> float:
-        """The median of the rounds' ratios."""
-        return statistics.median(self.ratios)
-
-
-def main(arguments: list[str]) -> int:
-    """Prints a table, or JSON.  Returns the exit status."""
-    parser = argparse.ArgumentParser("experiments.benchmark", description="Measures ours beside its peers.")
-    parser.add_argument("entry", nargs="?", default="all", choices=[*ENTRIES, "all"])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    chosen = ENTRIES if options.entry == "all" else {options.entry: ENTRIES[options.entry]}
-    results = [entry() for entry in chosen.values()]
-    if options.json:
-        rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
-        print(json.dumps({"machine": machine(), "results": rows}, indent=2))
-        return 0
-    print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    for result in results:
-        print(f"{result.name}: {result.ours:,.4g} {result.unit} against {result.theirs:,.4g} of {result.peer}")
-        print(f"  {result.ratio:.3g} times ({', '.join(f'{ratio:.3g}' for ratio in result.ratios)}); {result.same}")
-    return 0
-
-
-def machine() -> dict[str, str]:
-    """The processor and the versions that the figures belong to."""
-    names = ("jax", "tensorflow-cpu", "scikit-learn", "transformers", "numpy")
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    processor = {"processor": models[0] if models else platform.processor(), "cores": str(os.cpu_count())}
-    return processor | {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
-
-
-def tokens() -> Result:
+def tokens() -> list[Result]:
     """Ready 32x32 images to tokens of 512 colours, against transformers' image processor."""
     from transformers import ImageGPTImageProcessorPil
 
@@ -91,17 +29,16 @@ def tokens() -> Result:
         return processor(few, return_tensors="np")["input_ids"]
 
     np.testing.assert_array_equal(palette.encode(images[:16]), theirs())
-    return _compare(
+    return compare(
         "tokens of ready 32x32 images",
-        "transformers' ImageGPTImageProcessor",
         "images/s",
-        (lambda: palette.encode(images), len(images)),
-        (theirs, len(few)),
+        Side(lambda: palette.encode(images), len(images)),
+        {"transformers' ImageGPTImageProcessor": Side(theirs, len(few))},
         "the tokens are equal",
     )
 
 
-def input() -> Result:
+def input() -> list[Result]:
     """The whole ImageNet road, against a tf.data pipeline that only decodes the same JPEGs."""
     from igpt_jax.config import DataConfig
     from igpt_jax.data.augment import augmentations
@@ -128,17 +65,16 @@ def input() -> Result:
         theirs = iter(decoded.prefetch(2 * batch).with_options(options))
         assert next(theirs).shape == (375, 500, 3)
         assert next(ours)["tokens"].shape == (batch, 1024)
-        return _compare(
+        return compare(
             "500x375 JPEG to random crop to 32x32 to tokens",
-            "tf.data that only decodes",
             "images/s",
-            (lambda: _drain(ours, count // batch), count),
-            (lambda: _drain(theirs, count), count),
+            Side(lambda: _drain(ours, count // batch), count),
+            {"tf.data that only decodes": Side(lambda: _drain(theirs, count), count)},
             "both read the same files; the deviation of reduced-scale decoding is in tests/data/test_decode.py",
         )
 
 
-def palette() -> Result:
+def palette() -> list[Result]:
     """512 colours for a million pixels, against scikit-learn's KMeans with one start too: a cold round, of minutes."""
     from sklearn.cluster import KMeans
 
@@ -155,39 +91,10 @@ def palette() -> Result:
     def theirs():
         found["theirs"] = KMeans(512, n_init=1, random_state=0).fit(pixels.astype(np.float32)).inertia_
 
-    result = _compare(
-        "palette of 512 colours for 1,000,000 pixels",
-        "scikit-learn's KMeans",
-        "fits/s",
-        (ours, 1),
-        (theirs, 1),
-        "",
-        rounds=1,
-    )
+    name, peers = "palette of 512 colours for 1,000,000 pixels", {"scikit-learn's KMeans": Side(theirs, 1)}
+    (result,) = compare(name, "fits/s", Side(ours, 1), peers, "", rounds=1, warm=False)
     inertia = f"inertia {found['ours']:.5g} against {found['theirs']:.5g} ({found['ours'] / found['theirs']:.4f})"
-    return dataclasses.replace(result, same=inertia)
-
-
-ENTRIES = {"tokens": tokens, "input": input, "palette": palette}
-
-
-def _compare(name, peer, unit, ours, theirs, same, rounds=ROUNDS) -> Result:
-    """Times two (function, work) pairs in turns, after one call each to warm up."""
-    sides = (ours, theirs)
-    if rounds > 1:
-        for function, _ in sides:
-            function()
-    speeds = []
-    for _ in range(rounds):
-        speeds.append([work / _seconds(function) for function, work in sides])
-    medians = [statistics.median(side) for side in zip(*speeds, strict=True)]
-    return Result(name, peer, unit, *medians, tuple(a / b for a, b in speeds), same)
-
-
-def _seconds(function: Callable) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    return [dataclasses.replace(result, remark=inertia)]
 
 
 def _drain(stream, count):
@@ -230,7 +137,3 @@ def _photographs_pixels(count):
     pixels = _RNG.choice(pixels, count // 2, replace=False)
     noisy = np.clip(pixels.astype(int) + _RNG.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)
     return np.concatenate([pixels, noisy])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

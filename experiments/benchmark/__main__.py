@@ -1,0 +1,74 @@
+"""Ours beside what people use now, measured in turns in the same run.
+
+    python -m experiments.benchmark [ENTRY ...] [--json=FILE]
+
+Every entry checks first that both sides compute the same thing, warms both up, and then measures them in alternating
+rounds.  It prints the median of each side and of the ratio of each round: the ratio is what means something, since both
+sides share the machine's moods.  More than 1 means that ours is faster.  The peers come with the extra `test`; an entry
+whose peer is absent is left out with a word.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from experiments.benchmark.measure import Result, machine
+from igpt_jax.files import replacing
+from igpt_jax.memory import keep_freed_memory
+
+ENTRIES = {
+    "startup": "startup:startup",
+    "train": "train:train",
+    "train_s": "train:train_s",
+    "sample": "sample:sample",
+    "tokens": "data:tokens",
+    "input": "data:input",
+    "palette": "data:palette",
+    "probe": "probe:probe",
+    "growth": "growth:growth",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Prints what it measures, as it does.  Returns the exit status."""
+    parser = argparse.ArgumentParser("experiments.benchmark", description="Measures ours beside its peers.")
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", help=f"of {', '.join(ENTRIES)}; all if none is given")
+    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="also write them there; keeps other entries")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.entries) - set(ENTRIES):
+        parser.error(f"there is no entry {unknown.pop()!r}; choose of {', '.join(ENTRIES)}")
+    keep_freed_memory()
+    found = machine()
+    print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
+    for entry in options.entries or ENTRIES:
+        module, function = ENTRIES[entry].split(":")
+        try:
+            results = getattr(importlib.import_module(f"experiments.benchmark.{module}"), function)()
+        except ModuleNotFoundError as absent:
+            print(f"{entry}: left out, since {absent.name} is not installed")
+            continue
+        for result in results:
+            print(result.describe(), flush=True)
+        if options.json:
+            _write(options.json, entry, results, found)
+    return 0
+
+
+def _write(path: pathlib.Path, entry: str, results: list[Result], found: dict[str, str]) -> None:
+    """Puts an entry's results into the file, in place of its earlier ones."""
+    table = json.loads(path.read_text()) if path.exists() else {}
+    command = f"python -m experiments.benchmark {entry} --json={path.name}"
+    rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
+    table[entry] = {"results": rows, "command": command, "versions": found}
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

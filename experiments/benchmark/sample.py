@@ -1,0 +1,80 @@
+"""Drawing whole images beside transformers' cached `generate`: the same weights and, greedily, the same tokens."""
+
+import dataclasses
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import igpt_jax as ig
+from experiments.benchmark.measure import Result, Side, compare, seconds
+from experiments.benchmark.peers import image_gpt, save
+from igpt_jax.config import ModelConfig
+from igpt_jax.generate.sample import SEGMENT, Sampler, image_keys
+from igpt_jax.generate.sample import sample as draw
+
+CONFIG = ModelConfig(layers=4, width=256, heads=4)
+PEER = "transformers' generate, cached"
+
+
+def sample() -> list[Result]:
+    """Batches of 8 and 32, 1,024 tokens, float32; beside them bfloat16, half an image, and what memory would allow."""
+    peer = image_gpt(CONFIG, std=0.05).eval()  # wide enough that no two colours tie
+    with tempfile.TemporaryDirectory() as directory:
+        save(peer, directory)
+        model, params, _ = ig.load(directory)
+    return [result for batch in (8, 32) for result in _sample(model, params, peer, batch)]
+
+
+def _sample(model, params, peer, batch):
+    context, name = CONFIG.context, f"sample, batch {batch}, 1,024 tokens"
+    start = torch.full((batch, 1), CONFIG.vocabulary)
+    drawn = {}
+
+    def theirs():
+        with torch.no_grad():
+            found = peer.generate(start, max_length=context + 1, do_sample=False, use_cache=True)
+        drawn["theirs"] = found[:, 1:].numpy()
+
+    def ours(model=model, given=0):
+        given_bt = np.zeros((batch, given), np.int32)
+        drawn["ours"] = np.asarray(draw(model, params, image_keys(0, batch), given_bt, Sampler(temperature=0)))
+
+    ours()
+    bound = batch * context / (_bytes_read(batch) / _bandwidth())
+    sides = {PEER: Side(theirs, batch * context)}
+    (result,) = compare(name, "tokens/s", Side(ours, batch * context), sides, "", rounds=3, warm=False)
+    same = (drawn["ours"] == drawn["theirs"]).all(axis=1).sum()
+    half = _best(lambda: ours(given=context // 2)) / _best(ours)
+    remark = (
+        f"{same} of {batch} images equal in all tokens; reading cache and weights alone allows {bound:,.0f} tokens/s, "
+        f"{bound / result.peer:.1f} times the peer; half an image takes {half:.2f} of a whole one's time"
+    )
+    narrow = ig.ImageGPT(dataclasses.replace(model.config, dtype="bfloat16"))
+    speed = batch * context / _best(lambda: ours(narrow))
+    return [
+        dataclasses.replace(result, remark=remark),
+        Result(f"{name}, bfloat16", "tokens/s", speed, remark="products and cache in bfloat16"),
+    ]
+
+
+def _best(function):
+    function()
+    return min(seconds(function) for _ in range(2))
+
+
+def _bytes_read(batch):
+    """Of weights in every step, and of the cache as far as it has grown, float32."""
+    c = CONFIG
+    lengths = sum(min(c.context, (position // SEGMENT + 1) * SEGMENT) for position in range(c.context))
+    cache = batch * c.layers * 2 * c.width * lengths
+    weights = c.context * (c.layers * 12 * c.width**2 + c.width * c.vocabulary)
+    return 4 * (cache + weights)
+
+
+def _bandwidth():
+    """Bytes a second that a sum over 512 MiB reads, on all cores."""
+    array, total = jnp.ones(2**27), jax.jit(jnp.sum)
+    return array.nbytes / _best(lambda: total(array).block_until_ready())
