@@ -38,7 +38,8 @@ import igpt_jax as ig
 from igpt_jax import __main__ as command_line
 from igpt_jax.config import DataConfig, ModelConfig, RunConfig
 from igpt_jax.data.augment import augmentations
-from igpt_jax.data.files import read_images, read_mask
+from igpt_jax.data.folder import open_images
+from igpt_jax.data.mask import read_mask
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples, originals
 from igpt_jax.data.sources import load_source
@@ -117,15 +118,17 @@ def _image_readers(directory, palette):
         return [(batch["tokens"], batch["label"]) for batch in batches]
 
     def read_folder(path):
-        config = DataConfig(name=f"folder:{path}", fold_validation=True)
-        batches = originals(load_source(config, "train"), augmentations(config, 4)[1], batch_size=4)
+        return read_pictures(load_source(DataConfig(name=f"folder:{path}", fold_validation=True), "train"))
+
+    def read_pictures(source):
+        batches = originals(source, augmentations(DataConfig(name="folder:"), 4)[1], batch_size=4)
         return [(batch["image"], batch["label"]) for batch in batches]
 
     return {
         "tokens": Reader(ours, read_tokens, False),
         "OpenAI tokens": Reader(theirs, lambda path: read_tokens(path / "set"), False),
         "folder of images": Reader(images, read_folder, False),
-        "images to complete": Reader(images, lambda path: read_images(path, 4)[1], False),
+        "images to complete": Reader(images, lambda path: read_pictures(open_images(path, 4)), False),
         "mask": Reader(mask, lambda path: read_mask(path / "mask.png", 4), False),
     }
 
