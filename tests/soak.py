@@ -44,7 +44,7 @@ CONFIG = {
     "model.heads": 2,
 }
 SPEED = re.compile(r"second|mfu|input_wait")  # what no two runs share
-CACHED = re.compile(r"tfevents|\.table\.npy$")  # files that each life adds to, or may leave out
+CACHED = re.compile(r"tfevents|\.nearest\.npy$")  # files that each life adds to, or may leave out
 
 
 def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:

@@ -129,7 +129,7 @@ def _tokens(span, order, source, palette, augmentation, batch_size, max_skipped)
     def encode(batch):
         image = batch.pop("image")
         red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
-        tokens = tf.gather(table, red * 2**16 + green * 2**8 + blue)
+        tokens = tf.gather(table, red + green * 2**8 + blue * 2**16)
         return {"tokens": tf.reshape(tf.cast(tokens, tf.int32), (-1, image.shape[1] * image.shape[2]))} | batch
 
     options = {"batch_size": batch_size, "max_skipped": max_skipped}
