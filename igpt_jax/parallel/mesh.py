@@ -19,6 +19,7 @@ RULES = (
     ("sequence", "model"),  # between blocks positions do not meet: norms and sums are split, and what is saved of them
     ("vocabulary", None),  # a few hundred colours: too small to split
     ("classes", None),  # likewise
+    ("gain", None),  # likewise: norms' gains are whole on every device, which needs no gather
     ("position", None),  # of the position table, which is split along its width
     ("head_dim", None),  # attention sums over it
     ("layers", None),  # the scan runs over it
