@@ -2,12 +2,13 @@
 
     python -m tests.fuzz --cases=1000
 
-A case truncates, empties, deletes or overwrites a file, flips a bit, or puts a value of another type into JSON; then
-the reader is called; or a hostile value stands in a config or a flag.  It may refuse with an InputError, or give the very value of the undamaged file.  What a run
-writes for itself is sealed by hashes, and another value is a silent acceptance of damage there.  Formats of others, a
-palette outside a run and a line of metrics have no redundancy: where they are still well formed, another value is
-what the file now says, and is counted apart ("another value").  Exit status 1 where there is a traceback, a silent
-acceptance, or a file that was not there before.
+A case truncates, empties, deletes or overwrites a file, flips a bit, or puts a value of another type into JSON, and
+then the reader is called; or a hostile value stands in a config, a config file or a flag.  It may be refused with an
+InputError, or the reader gives the very value of the undamaged file.  What a run writes for itself is sealed by hashes,
+and another value is a silent acceptance of damage there.  Formats of others, a palette outside a run and a line of
+metrics have no redundancy, and a hostile value may be one that works: then another value is what the file or the flag
+now says, and is counted apart ("another value").  Exit status 1 where there is a traceback, a silent acceptance, or a
+file that was not there before.
 """
 
 import argparse

@@ -14,10 +14,53 @@ from igpt_jax.config import RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.flags import command_flags
 
-VALUES = (None, True, -1, 0, 2**70, 1e300, float("nan"), "", "x", "../../x", "\0", [], [[]], {}, {"": None})
-TEXTS = ("", "-1", "0", str(2**70), "1e300", "1e999", "nan", "x", "../../x", "$(touch x)", "; touch x", "é" * 999)
+VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31 - 1,
+    2**70,
+    1e-300,
+    0.5,
+    1e300,
+    float("nan"),
+    "",
+    "x",
+    "../../x",
+    "\0",
+    [],
+    [[]],
+    {},
+    {"": None},
+)
+TEXTS = (
+    "",
+    "-1",
+    "0",
+    "0.5",
+    "1",
+    str(2**70),
+    "1e300",
+    "1e999",
+    "nan",
+    "x",
+    "../../x",
+    "$(touch x)",
+    "; touch x",
+    "é" * 999,
+)
 EXPRESSIONS = ("(1,", "(1, 'a')", "None", "[[]]", "{'': None}", "True")  # which ml_collections evaluates as literals
-PROGRAMS = ("", "\0", "def get_config(:", "import nothing_like_this", "get_config = 3", "1 / 0", "def get_config(x): ...")
+PROGRAMS = (
+    "",
+    "\0",
+    "def get_config(:",
+    "import nothing_like_this",
+    "get_config = 3",
+    "1 / 0",
+    "def get_config(x): ...",
+)
 
 Attempt = Callable[[random.Random, pathlib.Path], object]
 

@@ -71,7 +71,10 @@ def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
         workdir = directory / f"run{runs}"
         while True:
             before = _written(workdir)
-            if _live(processes, workdir, draw.uniform(0, LIFE * length) if sum(moments.values()) < kills else None) == 0:
+            if (
+                _live(processes, workdir, draw.uniform(0, LIFE * length) if sum(moments.values()) < kills else None)
+                == 0
+            ):
                 break
             moment = _moment(workdir, before)
             moments[moment] += 1
