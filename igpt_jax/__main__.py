@@ -14,7 +14,7 @@ import traceback
 from absl import flags, logging
 
 from igpt_jax.config import RunConfig
-from igpt_jax.errors import InputError, Preempted
+from igpt_jax.errors import InputError, Preempted, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
 
@@ -120,4 +120,5 @@ def _leave(status):
 
 if __name__ == "__main__":
     keep_freed_memory()
+    hide_late_writes()
     _leave(main(sys.argv))

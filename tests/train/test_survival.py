@@ -39,7 +39,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(where, number, s
         for batch in batches_from(step):
             if where == "step" and batch["index"][0] == 8 * 5:  # taken on the way from step 4 to step 5
                 os.kill(os.getpid(), number)
-            if where == "checkpoint" and batch["index"][0] == 8 * 4:  # taken when that of step 2 has just been begun
+            if where == "checkpoint" and batch["index"][0] == 8 * 3:  # taken when that of step 2 has just been begun
                 wait_for_writing(tmp_path / "checkpoints" / "2")
                 os.kill(os.getpid(), number)
             yield batch
@@ -102,20 +102,26 @@ def test_a_run_goes_on_on_any_mesh(tmp_path, undisturbed):
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, undisturbed):
     program = f"""if True:
         import pathlib, resource, time
-        import igpt_jax as ig
+        from absl import logging
+        from igpt_jax.errors import InputError, hide_late_writes
         from tests.train.runs import train
 
-        def filling(params):  # stands for a full disk: from now on no file may grow beyond a kilobyte
+        def filling(params):  # stands for a full disk: from now on no file may grow beyond what metrics need
             time.sleep(2)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
             return dict()
 
+        logging.set_verbosity(logging.FATAL)  # as the command line does
+        hide_late_writes()
         try:
             train(pathlib.Path({str(tmp_path)!r}), evaluate=filling)
-        except (ig.InputError, OSError) as error:
-            print(error)"""
+        except InputError as error:
+            print(error)
+        time.sleep(1)  # for what comes late"""
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "File too large" in ended.stdout, ended
+    assert "that of step 3 is whole; make room, and run the same command again" in ended.stdout
+    assert "Traceback" not in ended.stderr
     assert "3" in checkpoints_in(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, train(tmp_path), undisturbed[0])
 
