@@ -288,6 +288,7 @@ class RunConfig:
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self):
+        _check(self.seed >= 0, f"seed={self.seed} must be 0 or more")
         for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
             _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         _check(
@@ -377,4 +378,6 @@ def _convert(kind, value, name: str):
     if type(value) is not kind:
         raise InputError(f"{name}={value!r} is a {type(value).__name__}; expected {kind.__name__}")
     _check(kind is not float or math.isfinite(value), f"{name}={value!r} must be a finite number")
+    _check(kind is not int or abs(value) < 2**31, f"{name}={value!r} must lie between -2147483647 and 2147483647")
+    _check(kind is not str or "\0" not in value, f"{name}={value!r} has a null character, which no path may have")
     return value
