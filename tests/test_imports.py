@@ -13,6 +13,7 @@ ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
     "memory",
+    "cores",
     "files",
     "config",
     "flags",
@@ -32,6 +33,7 @@ ORDER = [
 WITHOUT_TENSORFLOW = {
     "errors",
     "memory",
+    "cores",
     "files",
     "config",
     "flags",
