@@ -14,6 +14,7 @@ import traceback
 from absl import flags, logging
 
 from igpt_jax.config import RunConfig
+from igpt_jax.cores import two_devices
 from igpt_jax.errors import InputError, Preempted, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
@@ -121,4 +122,6 @@ def _leave(status):
 if __name__ == "__main__":
     keep_freed_memory()
     hide_late_writes()
+    if sys.argv[1:2] in (["sample"], ["complete"]):
+        two_devices()
     _leave(main(sys.argv))

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
     "memory",
+    "cores",
     "files",
     "typed",
     "config",
@@ -33,6 +34,7 @@ ORDER = [
 WITHOUT_TENSORFLOW = {
     "errors",
     "memory",
+    "cores",
     "files",
     "typed",
     "config",

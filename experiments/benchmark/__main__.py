@@ -19,6 +19,7 @@ import sys
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from experiments.benchmark.measure import Result, machine
+from igpt_jax.cores import two_devices
 from igpt_jax.files import replacing
 from igpt_jax.memory import keep_freed_memory
 
@@ -44,6 +45,7 @@ def main(arguments: list[str]) -> int:
     if unknown := set(options.entries) - set(ENTRIES):
         parser.error(f"there is no entry {unknown.pop()!r}; choose of {', '.join(ENTRIES)}")
     keep_freed_memory()
+    two_devices()  # as `python -m igpt_jax sample` does; all but the drawing of images uses the first alone
     found = machine()
     print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
     for entry in options.entries or ENTRIES:
