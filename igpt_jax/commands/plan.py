@@ -105,7 +105,8 @@ def _compile_sample(config, where):
     rngs_b = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
     rngs_b = jax.ShapeDtypeStruct(rngs_b.shape, rngs_b.dtype, sharding=batch_sharding(where.mesh))
     nothing_bt = jax.ShapeDtypeStruct((b, 0), jnp.int32, sharding=batch_sharding(where.mesh))
-    return sample.lower(model, abstract_params(model, where.mesh), rngs_b, nothing_bt).compile()
+    with logical_axes(where.mesh):
+        return sample.lower(model, abstract_params(model, where.mesh), rngs_b, nothing_bt).compile()
 
 
 def _tokens(config, where, images):

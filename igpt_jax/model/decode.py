@@ -1,7 +1,7 @@
 """Decoding left to right: the network's equations with a cache, laid out for few positions at a time.
 
-Activations are rows, (n, d) for n = b·t positions, and weights (inputs, outputs): the only layout of a product of few
-rows that a CPU does at full speed.
+Activations are rows, (n, d) for n = b·t positions, and weights (inputs, outputs): of the layouts tried, the fastest for
+products of few rows on a CPU.
 """
 
 import flax.linen as nn

@@ -77,11 +77,10 @@ def forward_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) 
 
 
 def sampling_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:
-    """Drawing whole images: every position gathers and reads all weights, and reads half of the full cache."""
-    data, model = mesh.shape["data"], mesh.shape["model"]
-    flops, weights = forward_flops(config, images), _bytes(config) * parameters / model
+    """Drawing whole images: the weights are gathered once; every position reads them, and half of the full cache."""
+    flops, weights = forward_flops(config, images), _bytes(config) * parameters
     cache = 2 * _bytes(config) * config.layers * config.context * config.width * images / mesh.size
-    return Work(flops, flops, config.context * (weights + cache / 2), config.context * weights * (data - 1) / data)
+    return Work(flops, flops, config.context * (weights + cache / 2), weights * (mesh.size - 1) / mesh.size)
 
 
 def _moved(config, images, parameters, mesh, *, passes, gathers):
