@@ -247,6 +247,7 @@ class EvaluateConfig:
 
     every: int = 0  # steps between evaluations; 0 evaluates at the end only
     batch_size: int = 128  # images in one forward pass
+    views: int = 1  # times each measured image is seen, placed anew by augmentation "place"; what is measured averages
     split: str = "test"  # the images that are measured: "test", or "validation" while options are being chosen
     votes: int = 5  # "bert": random masks of each image, whose modal prediction is taken (paper: 5)
     probe: ProbeConfig = ProbeConfig()
@@ -254,6 +255,7 @@ class EvaluateConfig:
     def __post_init__(self):
         _check(self.every >= 0, f"evaluate.every={self.every} must be 0 (end only) or more")
         _check(self.batch_size >= 1, f"evaluate.batch_size={self.batch_size} must be at least 1")
+        _check(self.views >= 1, f"evaluate.views={self.views} must be at least 1")
         _check(self.votes >= 1, f"evaluate.votes={self.votes} must be at least 1")
         _check_choice("evaluate.split", self.split, ("test", "validation"))
 
