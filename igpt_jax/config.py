@@ -44,6 +44,8 @@ class ModelConfig:
     head_layer: int = -1  # the layer l whose pooled n^l the class head reads, 0 to layers; -1: the last, the final norm
     objective: str = "ar"  # "ar": causal with a start vector; "bert": every position sees every other
     token_head: bool = True  # False: features and classes only, as of headless Hugging Face checkpoints
+    tied_head: bool = False  # True: the token head is the token embedding, which the paper found slightly worse
+    zero_heads: bool = True  # initial token and class head; False: drawn from N(0, 0.02), as GPT-2 draws its weights
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
@@ -62,6 +64,10 @@ class ModelConfig:
         _check(
             self.width % self.heads == 0,
             f"model.width={self.width} is not divisible by model.heads={self.heads}; choose a divisor of the width",
+        )
+        _check(
+            self.token_head or not self.tied_head,
+            "model.tied_head=True asks for a token head, and model.token_head=False for none; change one of them",
         )
         _check_choice("model.objective", self.objective, OBJECTIVES)
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))

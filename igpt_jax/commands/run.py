@@ -146,7 +146,7 @@ class Run:
     def initial_params(self) -> dict:
         """The parameters of step 0: the origin's with a new class head, or drawn by the seed."""
         if self.origin:
-            return first_params(self.origin, self.config.model, self.mesh)
+            return first_params(self.origin, self.config.model, self.mesh, self.config.seed)
         return init_params(self.model, self.config.seed, self.mesh)
 
     @functools.cached_property
