@@ -44,6 +44,8 @@ class ModelConfig:
     head_layer: int = -1  # the layer l whose pooled n^l the class head reads, 0 to layers; -1: the last, the final norm
     objective: str = "ar"  # "ar": causal with a start vector; "bert": every position sees every other
     token_head: bool = True  # False: features and classes only, as of headless Hugging Face checkpoints
+    tied_head: bool = False  # True: the token head is the token embedding, which the paper found slightly worse
+    zero_heads: bool = True  # initial token and class head; False: drawn from N(0, 0.02), as GPT-2 draws its weights
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
@@ -62,6 +64,10 @@ class ModelConfig:
         _check(
             self.width % self.heads == 0,
             f"model.width={self.width} is not divisible by model.heads={self.heads}; choose a divisor of the width",
+        )
+        _check(
+            self.token_head or not self.tied_head,
+            "model.tied_head=True asks for a token head, and model.token_head=False for none; change one of them",
         )
         _check_choice("model.objective", self.objective, OBJECTIVES)
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
@@ -247,6 +253,7 @@ class EvaluateConfig:
 
     every: int = 0  # steps between evaluations; 0 evaluates at the end only
     batch_size: int = 128  # images in one forward pass
+    views: int = 1  # times each measured image is seen, placed anew by augmentation "place"; what is measured averages
     split: str = "test"  # the images that are measured: "test", or "validation" while options are being chosen
     votes: int = 5  # "bert": random masks of each image, whose modal prediction is taken (paper: 5)
     probe: ProbeConfig = ProbeConfig()
@@ -254,6 +261,7 @@ class EvaluateConfig:
     def __post_init__(self):
         _check(self.every >= 0, f"evaluate.every={self.every} must be 0 (end only) or more")
         _check(self.batch_size >= 1, f"evaluate.batch_size={self.batch_size} must be at least 1")
+        _check(self.views >= 1, f"evaluate.views={self.views} must be at least 1")
         _check(self.votes >= 1, f"evaluate.votes={self.votes} must be at least 1")
         _check_choice("evaluate.split", self.split, ("test", "validation"))
 

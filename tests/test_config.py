@@ -73,6 +73,8 @@ def test_a_misspelt_option_cannot_be_set():
         ({"optimizer": {"schedule": "linear"}}, "schedule='linear' is not known; choose one of cosine, constant"),
         ({"stop_after": 3}, "stop_after=3 does not say what is to get better; set keep_best"),
         ({"evaluate": {"votes": 0}}, "evaluate.votes=0 must be at least 1"),
+        ({"evaluate": {"views": 0}}, "evaluate.views=0 must be at least 1"),
+        ({"model": {"tied_head": True, "token_head": False}}, "tied_head=True asks for a token head, and .* for none"),
         (
             {"keep_best": "validation/accuracy", "evaluate": {"every": 1, "split": "validation"}},
             "is not measured while objective.class_weight=0; set it to probe/accuracy",

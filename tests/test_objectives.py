@@ -108,6 +108,17 @@ def test_every_parameter_gets_a_gradient_after_a_few_steps():
             assert jnp.abs(layer).max() > 1e-7, jax.tree_util.keystr(path)
 
 
+@pytest.mark.parametrize("heads", [{"tied_head": True}, {"zero_heads": False}])
+def test_heads_that_are_not_zero_pass_a_gradient_to_every_parameter_at_once(heads):
+    config = dataclasses.replace(TINY, **heads)
+    params = init_params(ig.ImageGPT(config), 0, make_mesh(ParallelConfig(), jax.devices()[:1]))
+    gradient = jax.jit(jax.grad(autoregressive, argnums=1, has_aux=True), static_argnums=0)
+    gradient, _ = gradient(ig.ImageGPT(config), params, {"tokens": tokens()}, jax.random.key(0))
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        for layer in leaf if "blocks" in jax.tree_util.keystr(path) else [leaf]:
+            assert jnp.abs(layer).max() > 1e-8, jax.tree_util.keystr(path)
+
+
 @pytest.mark.parametrize("name", ["ar", "bert"])
 def test_the_joint_loss_is_the_weighted_sum_of_the_references_two_losses(name):
     config, rng = dataclasses.replace(TINY, objective=name, classes=5), jax.random.key(3)

@@ -67,8 +67,10 @@ def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool) -
     split = run.config.evaluate.split
     result = {
         "step": step,
-        "nats_per_token": {split: mean_nats(run.model, params, run.examples(run.test), run.mesh)},
+        "nats_per_token": {split: mean_nats(run.model, params, run.test_examples(), run.mesh)},
     }
+    if run.config.evaluate.views > 1:
+        result["views"] = run.config.evaluate.views
     if run.config.model.classes:
         accuracy, voted = measure_accuracy(run, params, run.masks)
         result["accuracy"] = {split: accuracy}
@@ -90,12 +92,12 @@ def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool) -
 
 
 def measure_accuracy(run: Run, params: dict, masks: int) -> tuple[float, float]:
-    """Per cent of the evaluation images that the class head names rightly, and by the vote of several masks.
+    """Per cent of the evaluation images' views that the class head names rightly, and by the vote of several masks.
 
-    A "bert" model sees each image under so many independent masks: the first number is the mean over them, the second
+    A "bert" model sees each view under so many independent masks: the first number is the mean over them, the second
     that of the class which most of them name (paper, section 4.6).
     """
-    found = [predict(run.model, params, run.examples(run.test, draw=draw), run.mesh) for draw in range(masks)]
+    found = [predict(run.model, params, run.test_examples(draw), run.mesh) for draw in range(masks)]
     predictions_nb, labels_b = np.stack([predictions_b for predictions_b, _ in found]), found[0][1]
     voted_b = modal_vote(predictions_nb, run.config.seed)
     return percentage(predictions_nb, labels_b), percentage(voted_b, labels_b)

@@ -84,12 +84,12 @@ def _spread(result: LowDataResult):
 def _features(run, params):
     """Features and labels of the training and of the test images.
 
-    A BERT model sees every view of a training image under one mask of its own (the paper does not say), and every test
-    image under `run.masks`.
+    A BERT model sees every view of a training image under one mask of its own (the paper does not say), and every view
+    of a test image under `run.masks`.
     """
     config = run.config.evaluate.probe
     model = run.model.clone(normalised_features=config.normalised)
-    test = itertools.chain.from_iterable(run.examples(run.test, draw=draw) for draw in range(run.masks))
+    test = itertools.chain.from_iterable(run.test_examples(draw) for draw in range(run.masks))
     splits = run.examples(run.train, config.augmented_epochs), test
     options = {"memory": config.memory * 2**30, "directory": run.workdir}
     return [x for examples in splits for x in split_features(model, params, examples, run.mesh, **options)]
@@ -111,7 +111,7 @@ def _pixels(run):
         pixels_bld = stored(batches(), config.memory * 2**30, run.workdir)
         return pixels_bld.swapaxes(0, 1), np.concatenate(labels)
 
-    return *read(run.examples(run.train, config.augmented_epochs)), *read(run.examples(run.test))
+    return *read(run.examples(run.train, config.augmented_epochs)), *read(run.test_examples())
 
 
 def _probe(run, config, features, masks):

@@ -68,8 +68,9 @@ class Run:
         check_batch("evaluate.batch_size", config.evaluate.batch_size, run.mesh)
         steps_per_epoch = len(run.train) / config.data.batch_size
         learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
+        run._check_views()
         run._check_palette()
-        run.examples(run.test)
+        run.test_examples()
         return run
 
     @contextlib.contextmanager
@@ -118,6 +119,14 @@ class Run:
                     f"damaged or another: delete it to have the colours fitted again, or restore it"
                 )
 
+    def _check_views(self):
+        views, name = self.config.evaluate.views, self.config.data.name
+        if views > 1 and (isinstance(self.test, TokenSource) or not self._augmentations[1].is_random):
+            raise InputError(
+                f"evaluate.views={views}, but an evaluation image of data.name={name} looks the same every time; set "
+                "evaluate.views=1"
+            )
+
     @functools.cached_property
     def mesh(self) -> Mesh:
         """All devices, as `config.parallel` arranges them."""
@@ -137,7 +146,7 @@ class Run:
     def initial_params(self) -> dict:
         """The parameters of step 0: the origin's with a new class head, or drawn by the seed."""
         if self.origin:
-            return first_params(self.origin, self.config.model, self.mesh)
+            return first_params(self.origin, self.config.model, self.mesh, self.config.seed)
         return init_params(self.model, self.config.seed, self.mesh)
 
     @functools.cached_property
@@ -229,10 +238,13 @@ class Run:
             max_skipped=self.config.data.tolerated,
         )
 
-    def examples(self, source: Source, augmented_epochs: int = 0, draw: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Every image of a source once, augmented as for evaluation, or several times, augmented as for training.
+    def examples(
+        self, source: Source, augmented_epochs: int = 0, *, views: int = 1, draw: int = 0
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Every image of a source `views` times, augmented as for evaluation, or several times, as for training.
 
-        For a BERT model with the masks of evaluation; another `draw` has others, independent of them.
+        One view follows the other; view i of an image is a function of its place in the source and i.  For a BERT model
+        with the masks of evaluation, one for each image and view; another `draw` has others, independent of them.
         """
         training, evaluation = self._augmentations
         found = examples(
@@ -240,16 +252,20 @@ class Run:
             self.palette,
             training if augmented_epochs else evaluation,
             batch_size=self.config.evaluate.batch_size,
-            epochs=augmented_epochs or 1,
+            epochs=augmented_epochs or views,
             max_skipped=self.config.data.tolerated,
         )
         if self.config.model.causal:
             return found
         return with_masks(found, self.config.objective.mask_rate, self.config.seed, draw)
 
+    def test_examples(self, draw: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """What is measured: every image of `test`, in each of its `evaluate.views`, as `examples` has them."""
+        return self.examples(self.test, views=self.config.evaluate.views, draw=draw)
+
     @property
     def masks(self) -> int:
-        """How many masks of every test image a BERT model votes over; 1 without masks."""
+        """How many masks of every view of a test image a BERT model votes over; 1 without masks."""
         return 1 if self.config.model.causal else self.config.evaluate.votes
 
     def pictures(self, n: int) -> np.ndarray:

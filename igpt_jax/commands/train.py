@@ -39,7 +39,7 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
 
 def _train(run, start, preemption, hooks):
     def measure(params):
-        nats = mean_nats(run.model, params, run.examples(run.test), run.mesh)
+        nats = mean_nats(run.model, params, run.test_examples(), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
         if run.config.model.classes:
             scalars[f"{run.config.evaluate.split}/accuracy"], _ = measure_accuracy(run, params, masks=1)

@@ -37,6 +37,11 @@ class Augmentation:
     box: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     finish: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor] | None = None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether another seed gives another image."""
+        return self.box not in (None, central_square) or self.finish is not None
+
     def of_pixels(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """image: (h, w, 3) uint8 RGB.  seed: (2,) integers.  Returns (resolution, resolution, 3) uint8.
 

@@ -26,7 +26,7 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
     """Lays the parameters of an autoregressive model out for `decode`; once, outside of any loop.
 
     Returns the same tree with a list of layers under "blocks", kernels as (outputs, inputs) and biases as (outputs, 1)
-    in the compute type.
+    in the compute type, and a token head even where it is tied.
     """
     if not config.causal:
         raise InputError(
@@ -49,8 +49,9 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
 
     params = nn.unbox(params)
     blocks = params["blocks"]
-    head_vd = params["token_head"].astype(config.dtype).T
-    return params | {"blocks": [layer(number) for number in range(config.layers)], "token_head": head_vd}
+    head_vd = params["token_embedding"] if config.tied_head else params["token_head"].T
+    layers = [layer(number) for number in range(config.layers)]
+    return params | {"blocks": layers, "token_head": head_vd.astype(config.dtype)}
 
 
 def decode(

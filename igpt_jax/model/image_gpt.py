@@ -36,10 +36,13 @@ class ImageGPT(nn.Module):
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
         self.blocks = stack(c, pools_norm=self.normalised_features)
         self.final_norm = RMSNorm(c.dtype)
-        if c.token_head:
-            self.token_head_dv = table("token_head", ("width", "vocabulary"), (c.width, c.vocabulary), 0.0)
+        head_std = 0.0 if c.zero_heads else 0.02
+        if c.tied_head:
+            self.token_head_dv = self.token_embedding_vd.T
+        elif c.token_head:
+            self.token_head_dv = table("token_head", ("width", "vocabulary"), (c.width, c.vocabulary), head_std)
         if c.classes:
-            self.class_head_dc = table("class_head", ("width", "classes"), (c.width, c.classes), 0.0)
+            self.class_head_dc = table("class_head", ("width", "classes"), (c.width, c.classes), head_std)
 
     def __call__(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Predicts the colour of every position.

@@ -40,9 +40,12 @@ def abstract_state(model: ImageGPT, optimizer: optax.GradientTransformation, mes
     return _abstract(lambda: _first_state(_draw_params(model, jax.random.key(0)), optimizer), mesh)
 
 
-def init_params(model: ImageGPT, seed: int, mesh: Mesh) -> dict:
-    """Draws the parameters with the released code's initialisers, every device its own shards only."""
-    return _initialiser(model, mesh)(jax.random.key(seed))
+def init_params(model: ImageGPT, seed: int, mesh: Mesh, names: tuple[str, ...] | None = None) -> dict:
+    """Draws the parameters with the released code's initialisers, every device its own shards only.
+
+    names: of the branches of the tree to draw, as in the whole; None: all.
+    """
+    return _initialiser(model, mesh, names)(jax.random.key(seed))
 
 
 def init_state(model: ImageGPT, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
@@ -195,9 +198,16 @@ def device_memory() -> int | None:
 
 
 @functools.cache  # the untrained baseline starts as the training did, and need not compile again
-def _initialiser(model, mesh):
-    sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(model, mesh))
-    return jax.jit(lambda key: nn.unbox(_draw_params(model, key)), out_shardings=sharding)
+def _initialiser(model, mesh, names):
+    like = abstract_params(model, mesh)
+    chosen = like if names is None else {name: like[name] for name in names}
+    sharding = jax.tree.map(lambda leaf: leaf.sharding, chosen)
+
+    def draw(key):
+        params = nn.unbox(_draw_params(model, key))
+        return {name: params[name] for name in sharding}
+
+    return jax.jit(draw, out_shardings=sharding)
 
 
 def _draw_params(model, key):

@@ -68,9 +68,12 @@ def read(path: pathlib.Path) -> Weights:
 def write(weights: Weights, directory: pathlib.Path) -> None:
     """Writes config.json, model.safetensors and, where there is a palette, preprocessor_config.json.
 
+    A tied token head is written as a copy of the embedding's rows of colours: the last row has no logit.
+
     Raises:
       InputError: the class head does not read the final norm.
     """
+    weights = weights.untied()
     check_class_head(weights.config)
     layout = Layout(weights.config, format="huggingface")
     _write_json(directory / "config.json", _config_json(weights.config))

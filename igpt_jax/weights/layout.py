@@ -165,7 +165,8 @@ def has(config: ModelConfig, path: str) -> bool:
     """Whether a model of this config has the parameter."""
     if path in BIASES:
         return config.use_bias
-    return {"sos": config.causal, "token_head": config.token_head, "class_head": config.classes > 0}.get(path, True)
+    has_token_head = config.token_head and not config.tied_head
+    return {"sos": config.causal, "token_head": has_token_head, "class_head": config.classes > 0}.get(path, True)
 
 
 def _joined_axis(name):

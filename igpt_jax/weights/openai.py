@@ -54,10 +54,13 @@ def read(path: pathlib.Path) -> Weights:
 def write(weights: Weights, directory: pathlib.Path) -> None:
     """Writes `model.ckpt-STEP`, which the original graph restores, and the palette as kmeans_centers.npy beside it.
 
+    A tied token head is written as a copy of the embedding.
+
     Raises:
       InputError: the model has a bias that is not zero, no token head, or a class head that does not read the final
         norm: the original graph could not hold it.
     """
+    weights = weights.untied()
     config = weights.config
     check_class_head(config)
     if not config.token_head:

@@ -1,17 +1,15 @@
 """Another model's weights as the first parameters of a run."""
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.train.state import abstract_params
+from igpt_jax.train.state import abstract_params, init_params
 from igpt_jax.weights.load import open_weights
 from igpt_jax.weights.stream import Weights
 
-SAME = ("objective", "layers", "width", "heads", "resolution", "vocabulary", "use_bias")
+SAME = ("objective", "layers", "width", "heads", "resolution", "vocabulary", "use_bias", "tied_head")
 
 
 def open_origin(path: str, config: ModelConfig) -> Weights:
@@ -31,13 +29,13 @@ def open_origin(path: str, config: ModelConfig) -> Weights:
     return weights
 
 
-def first_params(origin: Weights, config: ModelConfig, mesh: Mesh) -> dict:
-    """Places the parameters of the origin on the mesh, and zeros for the class head and a token head that it lacks."""
-    placed = origin.place(mesh)
+def first_params(origin: Weights, config: ModelConfig, mesh: Mesh, seed: int) -> dict:
+    """Places the parameters of the origin on the mesh; the class head, and a token head that it lacks, are fresh.
+
+    seed: of the fresh ones, where they are not zero.
+    """
+    model, placed = ImageGPT(config), origin.place(mesh)
     placed.pop("class_head", None)  # of other classes
-    like = abstract_params(ImageGPT(config), mesh)
-    return {name: placed[name] if name in placed else _zeros(like[name]) for name in like}
-
-
-def _zeros(like):
-    return jax.make_array_from_callback(like.shape, like.sharding, np.zeros(like.shape, like.dtype).__getitem__)
+    names = tuple(abstract_params(model, mesh))
+    fresh = init_params(model, seed, mesh, tuple(name for name in names if name not in placed))
+    return {name: (placed | fresh)[name] for name in names}

@@ -31,6 +31,16 @@ class Weights:
     palette: Palette | None
     step: int
 
+    def untied(self) -> "Weights":
+        """The same model where the token head is a parameter of its own: all that other formats know."""
+        if not self.config.tied_head:
+            return self
+
+        def read(part):
+            return self.read(Part("token_embedding", None)).T if part.path == "token_head" else self.read(part)
+
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, tied_head=False), read=read)
+
     def place(self, mesh: Mesh) -> dict:
         """Reads every parameter straight into its sharding on the mesh; one at a time is held on the host."""
         leaves, tree = jax.tree.flatten_with_path(abstract_params(ImageGPT(self.config), mesh))

@@ -68,6 +68,38 @@ def test_logits_and_features_equal_the_numpy_reference(objective, use_bias, atte
         np.testing.assert_allclose(features_lbd[:, b], features_ld, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("objective", ["ar", "bert"])
+def test_a_tied_head_is_the_embedding_and_decodes_alike(objective):
+    config = dataclasses.replace(TINY, tied_head=True, objective=objective)
+    params, tokens_bt = draw_params(config), draw_tokens(config)
+    assert "token_head" not in params
+    assert count_parameters(config) == count_parameters(dataclasses.replace(config, tied_head=False)) - 7 * 24
+    with_head = params | {"token_head": np.asarray(params["token_embedding"]).T}
+    logits_btv = apply(config, params, tokens_bt)
+    for b in range(2):
+        logits_tv, _ = reference.forward(with_head, np.asarray(tokens_bt[b]), 3, objective)
+        np.testing.assert_allclose(logits_btv[b], logits_tv, rtol=1e-4, atol=1e-4)
+    if objective == "ar":
+        previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
+        weights, cache = decoding_weights(config, params), init_cache(config, 2, config.context)
+        decoded_btv, _ = jax.jit(decode, static_argnums=0)(config, weights, previous_bt, 0, cache)
+        np.testing.assert_allclose(decoded_btv, logits_btv, atol=1e-4)
+
+
+def test_heads_that_are_not_zero_start_as_gpt2_draws_its_weights_and_change_nothing_else():
+    zero = dataclasses.replace(TINY, width=240, classes=300)
+    tokens_bt = jnp.zeros((1, 16), jnp.int32)
+    trees = [
+        nn.unbox(ig.ImageGPT(config).init(jax.random.key(0), tokens_bt, method="classify"))["params"]
+        for config in (zero, dataclasses.replace(zero, zero_heads=False))
+    ]
+    for name in ("token_head", "class_head"):
+        none, drawn = (tree.pop(name) for tree in trees)
+        assert not none.any()
+        assert jnp.std(drawn) == pytest.approx(0.02, rel=5 / drawn.size**0.5)
+    jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_features_before_the_norms_equal_the_numpy_reference_and_change_nothing_else(remat):
     config = dataclasses.replace(TINY, remat=remat)

@@ -58,6 +58,17 @@ def test_igpt_comes_back_to_the_bit(by_way_of, variant, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.parametrize("to", ["huggingface", "openai", "igpt"])
+def test_a_tied_head_keeps_its_logits_in_every_format(to, tmp_path):
+    params = write_workdir(tmp_path / "run", dataclasses.replace(MODEL, tied_head=True))
+    assert "token_head" not in params
+    convert(tmp_path / "run", tmp_path / "there", to)
+    tokens_bt = np.random.default_rng(1).integers(0, 17, (2, 16))
+    tied, there = (model.apply({"params": p}, tokens_bt) for model, p, _ in map(ig.load, tmp_path.iterdir()))
+    assert ig.load(tmp_path / "there")[0].config.tied_head == (to == "igpt")
+    np.testing.assert_array_equal(tied, there)
+
+
 @pytest.mark.parametrize("to", ["huggingface", "openai"])
 def test_a_class_head_on_an_inner_layer_goes_to_a_work_dir_only(to, tmp_path):
     params = write_workdir(tmp_path / "run", dataclasses.replace(MODEL, classes=5, head_layer=1))

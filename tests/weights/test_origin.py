@@ -10,7 +10,7 @@ import igpt_jax as ig
 from igpt_jax.config import ParallelConfig
 from igpt_jax.objectives import token_nats
 from igpt_jax.parallel.mesh import make_mesh
-from igpt_jax.train.state import abstract_params
+from igpt_jax.train.state import abstract_params, init_params
 from igpt_jax.weights.convert import convert
 from igpt_jax.weights.origin import first_params, open_origin
 from tests.weights.written import huggingface_model, openai_tensors, save_openai
@@ -34,7 +34,7 @@ def origins(tmp_path_factory):
 @pytest.mark.parametrize("form", ["openai", "huggingface", "igpt"])
 def test_the_likelihood_of_the_origin_is_unchanged_and_every_class_equally_likely(form, origins):
     mesh = make_mesh(ParallelConfig(data=4, model=2))
-    params = first_params(open_origin(str(origins / form), CONFIG), CONFIG, mesh)
+    params = first_params(open_origin(str(origins / form), CONFIG), CONFIG, mesh, seed=0)
     like = abstract_params(ig.ImageGPT(CONFIG), mesh)
     jax.tree.map(
         lambda x, y: np.testing.assert_equal((x.shape, x.dtype, x.sharding), (y.shape, y.dtype, y.sharding)),
@@ -52,10 +52,26 @@ def test_the_likelihood_of_the_origin_is_unchanged_and_every_class_equally_likel
 
 def test_a_token_head_that_the_origin_lacks_starts_at_zero(tmp_path):
     huggingface_model(SIZE, head="Model").save_pretrained(tmp_path)
-    params = first_params(open_origin(str(tmp_path), CONFIG), CONFIG, make_mesh(ParallelConfig()))
+    params = first_params(open_origin(str(tmp_path), CONFIG), CONFIG, make_mesh(ParallelConfig()), seed=0)
     assert params["token_head"].shape == (32, 17)
     assert not params["token_head"].any()
     assert params["token_embedding"].all()
+
+
+def test_a_fresh_class_head_that_is_not_zero_is_the_seeds_alone(origins):
+    config, mesh = dataclasses.replace(CONFIG, zero_heads=False), make_mesh(ParallelConfig())
+    origin = open_origin(str(origins / "igpt"), config)
+    zero, drawn, again, other = (
+        first_params(origin, *arguments)
+        for arguments in ((CONFIG, mesh, 0), (config, mesh, 0), (config, mesh, 0), (config, mesh, 1))
+    )
+    heads = [params.pop("class_head") for params in (zero, drawn, again, other)]
+    assert not heads[0].any()
+    np.testing.assert_array_equal(heads[1], heads[2])
+    np.testing.assert_array_equal(heads[1], init_params(ig.ImageGPT(config), 0, mesh)["class_head"])
+    assert (heads[1] != heads[3]).all()
+    for params in (drawn, other):
+        jax.tree.map(np.testing.assert_array_equal, params, zero)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +83,7 @@ def test_a_token_head_that_the_origin_lacks_starts_at_zero(tmp_path):
         ({"resolution": 5}, "has model.resolution=4, this run 5; set model.resolution=4"),
         ({"vocabulary": 16}, "has model.vocabulary=17, this run 16; set model.vocabulary=17"),
         ({"objective": "bert"}, "has objective.name='ar', this run 'bert'; set objective.name=ar"),
+        ({"tied_head": True}, "has model.tied_head=False, this run True; set model.tied_head=False"),
         ({"use_bias": True}, "has model.use_bias=False, this run True; set model.use_bias=False"),
     ],
 )
