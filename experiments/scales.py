@@ -12,9 +12,9 @@ from igpt_jax.errors import InputError
 
 SCALES = ("paper", "miniature")
 MINIATURE = {
-    "s": ModelConfig(layers=2, width=32, heads=2, resolution=12, vocabulary=16),
-    "m": ModelConfig(layers=4, width=40, heads=2, resolution=12, vocabulary=16),
-    "l": ModelConfig(layers=6, width=48, heads=2, resolution=12, vocabulary=16),
+    "s": ModelConfig(layers=3, width=24, heads=2, resolution=12, vocabulary=16),
+    "m": ModelConfig(layers=6, width=32, heads=2, resolution=12, vocabulary=16),
+    "l": ModelConfig(layers=10, width=40, heads=2, resolution=12, vocabulary=16),
 }
 # Where the paper has this data set, the miniature has digits; the others of the paper it leaves out.
 STANDS_FOR = "cifar10"
@@ -57,8 +57,8 @@ def base_config(size: str, resolution: int, objective: str, scale: str) -> ml_co
 def measure_in_miniature(config: ml_collections.ConfigDict) -> None:
     """Sees every test digit at several places, so that 360 of them say more; and fits probes to several of each."""
     config.evaluate.batch_size = 120
-    config.evaluate.views = 4
-    config.evaluate.probe.augmented_epochs = 3
-    config.evaluate.probe.l2 = (1e-5, 1e-3, 1e-1)
+    config.evaluate.views = 2
+    config.evaluate.probe.augmented_epochs = 2
+    config.evaluate.probe.l2 = (1e-4, 1e-2)
     config.evaluate.probe.steps = 2000
     config.log_every = 100

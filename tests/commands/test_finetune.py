@@ -143,7 +143,7 @@ def test_what_cannot_be_fine_tuned_is_refused_in_one_line(arguments, message, or
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("form=x", "'form=x' is not an argument; give from, data, size"),
+        ("form=x", "'form=x' is not an argument; give from, size, resolution"),
         ("from=model.ckpt-7", "data=NAME for released weights"),
         ("from=model.ckpt-7,data=cifar10,size=xs", "size=xs is not one of s, m, l, xl"),
     ],
