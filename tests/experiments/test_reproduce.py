@@ -36,7 +36,7 @@ def test_a_run_is_made_once_and_after_what_it_needs(scale):
         assert all(places[needed] < places[run] for _, needed in run.inputs)
     apart = [runs_of(scale, table) for table in TABLES]
     assert set(runs) == set().union(*apart)
-    assert sum(map(len, apart)) > 2 * len(runs)  # the tables share most of them
+    assert sum(map(len, apart)) > 1.5 * len(runs)  # the tables share many of them
 
 
 def test_tables_that_are_read_from_the_same_runs_need_no_more():
@@ -63,7 +63,8 @@ def test_a_run_that_fails_is_named_with_its_log_and_what_needs_it_is_left(tmp_pa
     failures = Scheduler(tmp_path, (0,), "test", 1, {"PATH": "", "JAX_PLATFORMS": "cpu"}).make([needs_it])
     log = tmp_path / "bad-seed0" / "log.txt"
     assert "size=tiny is not one of s, m, l, xl" in log.read_text()
-    assert failures[0].startswith("bad-seed0 failed: igpt_jax train: size=tiny")
+    assert failures[0].startswith("bad-seed0 failed: igpt_jax train: ")
+    assert "size=tiny is not one of" in failures[0]
     assert str(log) in failures[0]
     assert failures[1] == "needs-it-seed0 was not run, since what it needs failed"
     assert "bad-seed0 failed" in capfd.readouterr().err
@@ -147,26 +148,26 @@ def test_the_paper_holds_where_it_is_as_the_paper_says():
 
 
 @pytest.mark.parametrize(
-    ("number", "change"),
+    ("fallen", "change"),
     [
-        (1, {("figure2", "last-minus-best"): 0}),
-        (1, {("figure2", "first-minus-best"): 3}),
-        (2, {("figure3", f"{size}-{step}-probe"): 99 - step / 100 for size in "sml" for step in (400, 800)}),
-        (3, {("table2", "m32"): 81}),
-        (4, {("figure4", "cifar10-probe-ar"): 79, ("figure4", "cifar10-finetune-bert"): 97}),
-        (5, {("figure4", "cifar10-finetune-bert"): 85}),
-        (5, {("figure4", "cifar10-finetune-ar"): 80}),
-        (6, {("table3", "cifar10-class-only"): 99}),
-        (7, {("table3", "scratch"): 98}),
-        (8, {("figure4", "cifar10-finetune-bert-vote"): 95}),
-        (9, {("table4", "25-pixels"): 71}),
-        (10, {("ablations", "mask20"): 55}),
-        (10, {("ablations", "mask35"): 61}),
+        ([1], {("figure2", "last-minus-best"): 0}),
+        ([1], {("figure2", "first-minus-best"): 3}),
+        ([2], {("figure3", f"{size}-{step}-probe"): 99 - step / 100 for size in "sml" for step in (400, 800)}),
+        ([3], {("table2", "m32"): 81}),
+        ([4, 5], {("figure4", "cifar10-probe-ar"): 79, ("figure4", "cifar10-finetune-bert"): 97}),
+        ([5], {("figure4", "cifar10-finetune-bert"): 85}),
+        ([5], {("figure4", "cifar10-finetune-ar"): 80}),
+        ([6], {("table3", "cifar10-class-only"): 99}),
+        ([7], {("table3", "scratch"): 98}),
+        ([8], {("figure4", "cifar10-finetune-bert-vote"): 95}),
+        ([9], {("table4", "25-pixels"): 71}),
+        ([10], {("ablations", "mask20"): 55}),
+        ([10], {("ablations", "mask35"): 61}),
     ],
 )  # fmt: skip
-def test_each_claim_falls_where_its_numbers_do(number, change):
+def test_each_claim_falls_where_its_numbers_do(fallen, change):
     decided = decide(as_expected() | change, spread=0.01)
-    assert [place for place, found in enumerate(decided, start=1) if not found["held"]] == [number]
+    assert [place for place, found in enumerate(decided, start=1) if not found["held"]] == fallen
 
 
 def test_a_difference_within_its_standard_error_is_none():
