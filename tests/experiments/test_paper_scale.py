@@ -50,7 +50,7 @@ def test_every_run_has_the_papers_shape(configs):
     }
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
     sizes = {ig.SIZES[size].width: f"iGPT-{size.upper()}" for size in ("s", "m", "l")}
-    assert len(configs) > 40
+    assert len(configs) > 30
     shapes = {config.model for _, config in configs.values()}
     assert {sizes[model.width] for model in shapes} == set(sizes.values())
     for model in shapes:
