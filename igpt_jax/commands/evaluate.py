@@ -11,6 +11,7 @@ import numpy as np
 from igpt_jax.commands.probes import measure_probes, print_probes
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import RunConfig
+from igpt_jax.errors import InputError
 from igpt_jax.evaluate.accuracy import percentage, predict
 from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.evaluate.likelihood import likelihood
@@ -32,7 +33,9 @@ PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
     """Writes WORKDIR/evaluation.json and WORKDIR/report/ for what the run results in, or for the checkpoint of --step.
 
-    --split measures on other images than the config, and --probe has a fine-tuned model probed too.
+    A work dir without checkpoints, whose config has `initialise_from`, becomes the place where that model is measured
+    on the config's data.  --split measures on other images than the config, and --probe has a fine-tuned model probed
+    too.
     """
     start = time.perf_counter()
     config = config or saved_config(workdir)
@@ -40,9 +43,36 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
         measured = dataclasses.replace(config.evaluate, split=options.split)
         config = dataclasses.replace(config, evaluate=measured, keep_best="", stop_after=0)  # the best is known by now
     run = Run.open(config, workdir)
-    step, params = restore(run, options.step)
-    evaluate(run, params, step, start, probed=is_probed(run) if options.probe is None else options.probe)
-    report(run, params)
+    with contextlib.ExitStack() as stack:
+        if measures_origin(run, options.step):
+            stack.enter_context(run.claim())
+            step, params = run.origin.step, run.initial_params()
+        else:
+            step, params = restore(run, options.step)
+        evaluate(run, params, step, start, probed=is_probed(run) if options.probe is None else options.probe)
+        report(run, params)
+
+
+def measures_origin(run: Run, step: int | None = None) -> bool:
+    """Whether the model to measure is the run's origin, since the run has no checkpoint of its own.
+
+    Raises InputError where the origin cannot be measured as the options ask.
+    """
+    with contextlib.closing(Checkpoints(run.workdir)) as checkpoints:
+        if checkpoints.steps or not run.config.initialise_from:
+            return False
+    origin, classes = run.config.initialise_from, run.config.model.classes
+    if step is not None:
+        raise InputError(
+            f"{run.workdir} has no checkpoints, so --step={step} names none; for one of a work dir that "
+            f"initialise_from={origin} may be, set initialise_from=DIR/checkpoints/{step}"
+        )
+    if classes:
+        raise InputError(
+            f"{run.workdir} has no checkpoint, and nothing has trained the head of its {classes} classes; train it, "
+            f"or, to probe initialise_from={origin}, set model.classes=0 and objective.class_weight=0"
+        )
+    return True
 
 
 def restore(run: Run, step: int | None = None) -> tuple[int, dict]:

@@ -1,7 +1,8 @@
-"""What `evaluate` measures: several views of the images."""
+"""What `evaluate` measures: several views of the images, and models that another run trained."""
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ import pytest
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 import igpt_jax as ig
+from igpt_jax.__main__ import main
 from igpt_jax.commands.evaluate import evaluate, restore
-from igpt_jax.commands.run import Run
+from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import (
     DataConfig,
     EvaluateConfig,
@@ -27,12 +29,17 @@ from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.claim import write_claim
 from igpt_jax.train.state import abstract_params
 
+DIGITS = pathlib.Path(__file__).parents[2] / "experiments" / "digits.py"
 GRAYS = ig.Palette(np.repeat(np.linspace(-1, 1, 16)[:, None], 3, axis=1))
 CONFIG = RunConfig(
     model=ModelConfig(layers=1, width=16, heads=2, resolution=12, vocabulary=16),
     data=DataConfig(batch_size=32),
     evaluate=EvaluateConfig(batch_size=360, probe=ProbeConfig(l2=(0.1,))),
 )
+
+
+def igpt(*arguments):
+    return main(["igpt_jax", *map(str, arguments)])
 
 
 def write_workdir(directory, config):
@@ -99,3 +106,65 @@ def test_likelihood_accuracy_and_probes_are_means_over_the_views(tmp_path):
     rows = 10.8 * np.array([found["probe"]["raw_pixels"], *found["probe"]["layers"]])  # of 1080
     np.testing.assert_allclose(rows, np.rint(rows), atol=1e-6)
     assert (np.rint(rows) % 3).any()
+
+
+SHAPE = ["layers=1", "width=16", "heads=2", "unroll=1"]
+PROBE = ["l2=(1,)", "augmented_epochs=0"]
+MEASURING = [
+    f"--config={DIGITS}",
+    *(f"--config.model.{option}" for option in SHAPE),
+    *(f"--config.evaluate.probe.{option}" for option in PROBE),
+]
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A fine-tuned model, whose class head the probes do not need."""
+    model = dataclasses.replace(CONFIG.model, classes=7)
+    return write_workdir(tmp_path_factory.mktemp("origin"), dataclasses.replace(CONFIG, model=model))
+
+
+def test_an_origin_is_measured_on_the_configs_data_in_a_work_dir_of_its_own(origin, tmp_path, capsys):
+    workdir = tmp_path / "measured"
+    arguments = ["evaluate", *MEASURING, f"--workdir={workdir}"]
+    assert igpt(*arguments, f"--config.initialise_from={origin / 'checkpoints' / '7'}") == 0
+    found = json.loads((workdir / "evaluation.json").read_text())
+    assert found["step"] == 7
+    assert set(found) == {"step", "nats_per_token", "probe", "wall_seconds"}
+    assert (workdir / "report" / "probe_by_layer.png").exists()
+    model, params, palette = ig.load(origin)
+    assert ig.Palette.load(workdir / "palette.npy") == palette
+    run = Run(saved_config(workdir), workdir)
+    tokens_bt = stacked(run.test_examples())["tokens"]
+    nats = token_nats(jax.jit(model.apply)({"params": params}, tokens_bt), tokens_bt).mean()
+    assert found["nats_per_token"]["test"] == pytest.approx(float(nats), rel=1e-5)
+    assert len(found["probe"]["layers"]) == 2
+    capsys.readouterr()
+    assert igpt(*arguments, f"--config.initialise_from={origin}") == 2
+    error = capsys.readouterr().err
+    assert f"was made with initialise_from='{origin / 'checkpoints' / '7'}', now it is" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no checkpoint in"),
+        (["--config.initialise_from=nowhere"], "no checkpoint in nowhere"),
+        (["--config.initialise_from=ORIGIN", "--step=7"], "set initialise_from=DIR/checkpoints/7"),
+        (
+            ["--config.initialise_from=ORIGIN", "--config.model.classes=10"],
+            "nothing has trained the head of its 10 classes; train it, ",
+        ),
+        (["--config.initialise_from=ORIGIN/checkpoints/8"], "no checkpoint in"),
+    ],
+)
+def test_what_cannot_be_measured_leaves_nothing(arguments, message, origin, tmp_path, capsys):
+    GRAYS.save(tmp_path / "grays.npy")
+    arguments = [argument.replace("ORIGIN", str(origin)) for argument in arguments]
+    workdir, palette = tmp_path / "measured", tmp_path / "grays.npy"
+    assert igpt("evaluate", *MEASURING, f"--config.palette.path={palette}", f"--workdir={workdir}", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not workdir.exists()
