@@ -59,7 +59,7 @@ def measure(row: Row, directory: pathlib.Path, seeds: Sequence[int]) -> dict:
     if values:
         found["mean"] = float(np.mean(values))
         found["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found["steps"] = [pretraining_steps(result) for result in results]
+        found["steps"] = [result.evaluation["step"] for result in results]  # of the model that is measured
         found["commands"] = [command for note in done.values() for command in note["commands"]]
         probes = [result.evaluation.get("probe") for result in results]
         if all(probes):
@@ -67,14 +67,6 @@ def measure(row: Row, directory: pathlib.Path, seeds: Sequence[int]) -> dict:
         if row.run.rates:
             found["learning_rate"] = [note["rate"] for note in done.values()]
     return found
-
-
-def pretraining_steps(result: Result) -> int:
-    """The steps behind a result: its own, or where it only measures another run, those of that one."""
-    origin = dict(result.run.inputs).get("from")
-    if result.run.command == "evaluate" and origin:
-        return pretraining_steps(Result(origin, result.directory, result.seed))
-    return result.evaluation["step"]
 
 
 def markdown(title: str, rows: Sequence[dict]) -> str:
