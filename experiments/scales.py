@@ -12,9 +12,9 @@ from igpt_jax.errors import InputError
 
 SCALES = ("paper", "miniature")
 MINIATURE = {
-    "s": ModelConfig(layers=3, width=24, heads=2, resolution=12, vocabulary=16),
-    "m": ModelConfig(layers=6, width=32, heads=2, resolution=12, vocabulary=16),
-    "l": ModelConfig(layers=10, width=40, heads=2, resolution=12, vocabulary=16),
+    "s": ModelConfig(layers=2, width=24, heads=2, resolution=12, vocabulary=16),
+    "m": ModelConfig(layers=4, width=32, heads=2, resolution=12, vocabulary=16),
+    "l": ModelConfig(layers=6, width=48, heads=2, resolution=12, vocabulary=16),
 }
 # Where the paper has this data set, the miniature has digits; the others of the paper it leaves out.
 STANDS_FOR = "cifar10"
@@ -60,5 +60,5 @@ def measure_in_miniature(config: ml_collections.ConfigDict) -> None:
     config.evaluate.views = 2
     config.evaluate.probe.augmented_epochs = 2
     config.evaluate.probe.l2 = (1e-4, 1e-2)
-    config.evaluate.probe.steps = 2000
+    config.evaluate.probe.steps = 1000
     config.log_every = 100

@@ -155,7 +155,7 @@ class Scheduler:
 
     def _call(self, task, workdir, arguments) -> str:
         """Runs one command with its output in the work dir.  Returns it as it would be typed."""
-        command = ["python", "-m", "igpt_jax", *arguments, f"--workdir={workdir}"]
+        command = ["python", "-m", "igpt_jax", *arguments, "--report=False", f"--workdir={workdir}"]
         workdir.mkdir(parents=True, exist_ok=True)
         log = workdir / "log.txt"
         with log.open("a") as file:
