@@ -1,7 +1,7 @@
 """The paper's tables and figures, from nothing: runs what is missing, resumes what was cut off, writes what came out.
 
     python -m experiments.reproduce all --scale=miniature --workdir=runs/miniature
-    python -m experiments.reproduce table1 --scale=paper --workdir=gs/runs --list
+    python -m experiments.reproduce table1 --scale=paper --workdir=runs/paper --list
 
 TABLE is one of table1 to table5, figure2 to figure4, ablations, or all.  Every run is a use of `python -m igpt_jax` in
 WORKDIR/NAME-seedK; what several tables need is made once.  Each table goes to WORKDIR/results/TABLE: results.json,
@@ -121,9 +121,9 @@ def _scheduler(options):
     seeds = options.seeds.split(",") if options.seeds else SEEDS[options.scale]
     if not all(str(seed).isdecimal() for seed in seeds) or len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds={options.seeds} is no list of different whole numbers, such as 0,1,2")
-    directory = options.workdir.absolute()
+    directory = options.workdir
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(directory.absolute() / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",

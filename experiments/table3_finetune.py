@@ -32,7 +32,7 @@ from igpt_jax.errors import InputError
 
 TITLE = "Fine-tuning"
 DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet2012"}
-MINIATURE_EPOCH, MINIATURE_EPOCHS, MINIATURE_PATIENCE = 81, 5, 2  # steps an epoch; epochs at most, and without gain
+MINIATURE_EPOCH, MINIATURE_EPOCHS, MINIATURE_PATIENCE = 81, 4, 2  # steps an epoch; epochs at most, and without gain
 MINIATURE_RATES = {"fine-tune": (1e-3, 3e-4), "scratch": (3e-3, 1e-3)}
 
 
