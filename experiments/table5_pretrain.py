@@ -68,6 +68,10 @@ def pretraining(size: str, objective: str, scale: str, resolution: int = 32) -> 
     return Run(f"pretrain-{objective}-{size}{resolution}", "train", "table5_pretrain.py", arguments)
 
 
+def _in_miniature(size, resolution, objective):
+    return resolution == 32 and (objective == "ar" or size != "m")
+
+
 def learning_rate(result: Result) -> float:
     """The peak that the run was made with."""
     return result.config["optimizer"]["learning_rate"]
@@ -82,8 +86,8 @@ def rows(scale: str) -> list[Row]:
         name, remark, run = f"iGPT-{size.upper()}", SUSPICIOUS if resolution == 48 else "", None
         if size == "xl":
             remark = XL_REMARK
-        elif scale == "miniature" and resolution != 32:
-            remark += "; not in the miniature"
+        elif scale == "miniature" and not _in_miniature(size, resolution, objective):
+            remark = "; ".join(filter(None, [remark, "not in the miniature"]))
         else:
             run = pretraining(size, objective, scale, resolution)
         key = f"{objective}-{size}{resolution}"
