@@ -55,13 +55,16 @@ def table_modules(name: str) -> dict[str, ModuleType]:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status: 0, 1 where a run failed, 2 for what cannot work."""
+    """Returns the exit status: 0, 1 where a run failed, 2 for what cannot work, 130 where interrupted."""
     options = _parser().parse_args(arguments)
     try:
         return reproduce(options, "python -m experiments.reproduce " + " ".join(arguments))
     except InputError as error:
         print(f"experiments.reproduce: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("experiments.reproduce: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
 
 
 def _parser():
