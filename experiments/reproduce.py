@@ -17,7 +17,6 @@ import os
 import pathlib
 import platform
 import sys
-import time
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -81,7 +80,6 @@ def _parser():
 
 def reproduce(options: argparse.Namespace, command: str) -> int:
     """Makes the runs and writes the tables.  Returns the exit status."""
-    start = time.monotonic()
     modules = table_modules(options.table)
     rows = {name: module.rows(options.scale) for name, module in modules.items()}
     wanted = [row.run for found in rows.values() for row in found if row.run]
@@ -99,7 +97,7 @@ def reproduce(options: argparse.Namespace, command: str) -> int:
         "split": options.split,
         "seeds": scheduler.seeds,
         "machine": machine() | {"system": platform.system()},
-        "wall_seconds": round(time.monotonic() - start),
+        "jobs": scheduler.jobs,
         "seconds_of_all_runs": round(total_seconds(scheduler.directory)),
     }
     results = scheduler.directory / "results"

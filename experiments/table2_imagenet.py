@@ -55,7 +55,7 @@ def probing(pretrained: Run, scale: str) -> Run:
 def rows(scale: str) -> list[Row]:
     """The paper's rows, S and M from the text of section 4.4, and five layers of L."""
     found = []
-    for entry in [*paper.entries("Section 4.4 text"), *paper.entries("Table 2")]:
+    for entry in [*reversed(paper.entries("Section 4.4 text")), *paper.entries("Table 2")]:
         name = entry["method"]
         setting = entry["setting"].removeprefix("linear probe; ").replace("^2x3", "^2")
         if not name.startswith("iGPT"):

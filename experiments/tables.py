@@ -60,6 +60,7 @@ def measure(row: Row, directory: pathlib.Path, seeds: Sequence[int]) -> dict:
         found["mean"] = float(np.mean(values))
         found["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         found["steps"] = [result.evaluation["step"] for result in results]  # of the model that is measured
+        found["wall_seconds"] = [round(note["wall_seconds"]) for note in done.values()]
         found["commands"] = [command for note in done.values() for command in note["commands"]]
         probes = [result.evaluation.get("probe") for result in results]
         if all(probes):
@@ -78,6 +79,7 @@ def markdown(title: str, rows: Sequence[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        remarks = [row["remark"], f"learning rate {_few(row['learning_rate'])}" if row.get("learning_rate") else ""]
         cells = [
             row["name"],
             row["setting"],
@@ -86,7 +88,7 @@ def markdown(title: str, rows: Sequence[dict]) -> str:
             _few(row.get("best_layer")),
             _few(row.get("steps")),
             ", ".join(map(str, row["values"])),
-            row["remark"],
+            "; ".join(filter(None, remarks)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -95,7 +97,7 @@ def markdown(title: str, rows: Sequence[dict]) -> str:
 def _number(value, deviation, unit):
     if value is None or isinstance(value, str):
         return value or ""
-    digits = {"%": ".1f", "nats/token": ".4f"}.get(unit, "g")
+    digits = {"%": ".1f", "points": ".1f", "nats/token": ".4f"}.get(unit, "g")
     spread = f" ± {deviation:{digits}}" if deviation is not None and digits != "g" else ""
     return f"{value:{digits}}{spread}" + (f" {unit}" if unit else "")
 

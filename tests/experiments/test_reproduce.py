@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import claims, figure3_loss_and_probe, paper
 from experiments.reproduce import TABLES, main, table_modules
@@ -213,3 +214,17 @@ def test_a_row_that_nobody_ran_has_no_number(tmp_path):
     found = measure(Row("iGPT-L", "x", 96.3, run=run, read=lambda result: 1.0), tmp_path, (0, 1))
     assert (found["values"], found["run"]) == ({}, "absent")
     assert "mean" not in found
+
+
+@pytest.mark.parametrize("scale", ["paper", "miniature"])
+@pytest.mark.parametrize("table", [table for table in TABLES if table.startswith("figure")])
+def test_a_figure_is_drawn_from_its_rows_even_where_some_are_missing(table, scale, tmp_path):
+    module = table_modules(table)[table]
+    rows = [measure(row, tmp_path, (0,)) for row in module.rows(scale)]
+    for place, row in enumerate(rows):
+        if place < len(rows) - 2:
+            row |= {"values": {0: 50.0 + place}, "mean": 50.0 + place, "std": None}
+    module.draw(tmp_path / "figure.png", rows)
+    with Image.open(tmp_path / "figure.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+    assert (0x1F, 0x6F, 0x8B) in colours  # the accent, in which the last curve or the bars are drawn
