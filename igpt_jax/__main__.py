@@ -7,12 +7,15 @@ Bad input ends here, as one line on stderr and exit status 2; so does what the m
 import contextlib
 import importlib
 import pathlib
+import re
 import sys
+import traceback
 
 from absl import flags, logging
 
 from igpt_jax.config import RunConfig
-from igpt_jax.errors import InputError, Preempted
+from igpt_jax.cores import two_devices
+from igpt_jax.errors import InputError, Preempted, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
 
@@ -94,7 +97,11 @@ def _parse(options, argv):
     except AttributeError as error:
         raise InputError(f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
-        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
+        raise InputError(re.split(r"\n(?=\w+: )", str(error).strip())[-1]) from error  # after the lines of a traceback
+    except Exception as error:  # a config file is a program, and may raise anything
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+        raise InputError(f"the config file does not run; correct it: {type(error).__name__}: {error}{place}") from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
     config = config and RunConfig.from_dict(config)
@@ -114,4 +121,7 @@ def _leave(status):
 
 if __name__ == "__main__":
     keep_freed_memory()
+    hide_late_writes()
+    if sys.argv[1:2] in (["sample"], ["complete"]):
+        two_devices()
     _leave(main(sys.argv))

@@ -5,12 +5,11 @@ program `RunConfig.from_dict` turns it into frozen dataclasses, so that the core
 """
 
 import dataclasses
-import difflib
-import math
 
 import ml_collections
 
 from igpt_jax.errors import InputError
+from igpt_jax.typed import read_dataclass
 
 OBJECTIVES = ("ar", "bert")
 # What an evaluation measures, and which value is best.
@@ -288,6 +287,7 @@ class RunConfig:
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self):
+        _check(self.seed >= 0, f"seed={self.seed} must be 0 or more")
         for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
             _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         _check(
@@ -340,7 +340,7 @@ class RunConfig:
             _check(type(values[section]) is dict, f"{section}={values[section]!r} is no section of keys")
         name = values["objective"].get("name", ObjectiveConfig.name)
         values["model"] = {"objective": name} | values["model"]
-        return _from_dict(cls, values, prefix="")
+        return read_dataclass(cls, values)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -351,30 +351,3 @@ def default_config() -> ml_collections.ConfigDict:
     values = dataclasses.asdict(RunConfig())
     del values["model"]["objective"]
     return ml_collections.ConfigDict(values).lock()
-
-
-def _from_dict(cls, values: dict, prefix: str):
-    fields = {field.name: field.type for field in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            raise InputError(
-                f"config has no key {prefix}{key}" + (f"; did you mean {prefix}{near[0]}?" if near else "")
-            )
-    return cls(**{key: _convert(fields[key], value, prefix + key) for key, value in values.items()})
-
-
-def _convert(kind, value, name: str):
-    if dataclasses.is_dataclass(kind):
-        _check(type(value) is dict, f"{name}={value!r} is a {type(value).__name__}; expected a section of keys")
-        return _from_dict(kind, value, prefix=f"{name}.")
-    if kind in (tuple[int, ...], tuple[float, ...]):
-        _check(type(value) in (list, tuple), f"{name}={value!r} is a {type(value).__name__}; expected a tuple")
-        element = kind.__args__[0]
-        return tuple(_convert(element, item, name) for item in value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise InputError(f"{name}={value!r} is a {type(value).__name__}; expected {kind.__name__}")
-    _check(kind is not float or math.isfinite(value), f"{name}={value!r} must be a finite number")
-    return value

@@ -6,6 +6,8 @@ from ml_collections import config_flags
 from igpt_jax.config import DataConfig
 
 GENERATING = ("sample", "complete", "score", "quality")
+_LARGEST = 2**31 - 1  # integer
+_SMALLEST = {"seed": 0, "batch_size": 1}
 
 
 def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
@@ -13,7 +15,10 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
     options = flags.FlagValues()
 
     def define(kind, name, default, description):
-        getattr(flags, f"DEFINE_{kind}")(name, default, description, flag_values=options)
+        bounds = {}
+        if kind == "integer":
+            bounds = {"lower_bound": _SMALLEST.get(name, -_LARGEST), "upper_bound": _LARGEST}
+        getattr(flags, f"DEFINE_{kind}")(name, default, description, flag_values=options, **bounds)
 
     if command == "convert":
         _define_conversion(define)

@@ -2,12 +2,13 @@
 
     python -m tests.fuzz --cases=1000
 
-A case truncates, empties, deletes or overwrites a file, flips a bit, or puts a value of another type into JSON; then
-the reader is called.  It may refuse with an InputError, or give the very value of the undamaged file.  What a run
-writes for itself is sealed by hashes, and another value is a silent acceptance of damage there.  Formats of others, a
-palette outside a run and a line of metrics have no redundancy: where they are still well formed, another value is
-what the file now says, and is counted apart ("another value").  Exit status 1 where there is a traceback, a silent
-acceptance, or a file that was not there before.
+A case truncates, empties, deletes or overwrites a file, flips a bit, or puts a value of another type into JSON, and
+then the reader is called; or a hostile value stands in a config, a config file or a flag.  It may be refused with an
+InputError, or the reader gives the very value of the undamaged file.  What a run writes for itself is sealed by hashes,
+and another value is a silent acceptance of damage there.  Formats of others, a palette outside a run and a line of
+metrics have no redundancy, and a hostile value may be one that works: then another value is what the file or the flag
+now says, and is counted apart ("another value").  Exit status 1 where there is a traceback, a silent acceptance, or a
+file that was not there before.
 """
 
 import argparse
@@ -35,25 +36,24 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 from PIL import Image
 
 import igpt_jax as ig
-from igpt_jax import __main__ as command_line
-from igpt_jax.config import DataConfig, ModelConfig, RunConfig
+from igpt_jax.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from igpt_jax.data.augment import augmentations
-from igpt_jax.data.files import read_images, read_mask
+from igpt_jax.data.folder import open_images
+from igpt_jax.data.mask import read_mask
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples, originals
 from igpt_jax.data.sources import load_source
 from igpt_jax.data.token_files import write_tokens
-from igpt_jax.flags import command_flags
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.claim import read_claim, write_claim
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import init_params
 from igpt_jax.weights.convert import convert
+from tests import hostile
 
 CONFIG = RunConfig(model=ModelConfig(layers=2, width=24, heads=3, resolution=4, vocabulary=17))
 COLUMNS = ("cases", "refused", "unharmed", "another value", "silent", "tracebacks", "files left")
-HOSTILE = (None, True, -1, 0, 2**70, 1e300, float("nan"), "", "x", "../../x", [], [[]], {}, {"": None})
 
 
 class Reader(NamedTuple):
@@ -117,39 +117,34 @@ def _image_readers(directory, palette):
         return [(batch["tokens"], batch["label"]) for batch in batches]
 
     def read_folder(path):
-        config = DataConfig(name=f"folder:{path}", fold_validation=True)
-        batches = originals(load_source(config, "train"), augmentations(config, 4)[1], batch_size=4)
+        return read_pictures(load_source(DataConfig(name=f"folder:{path}", fold_validation=True), "train"))
+
+    def read_pictures(source):
+        batches = originals(source, augmentations(DataConfig(name="folder:"), 4)[1], batch_size=4)
         return [(batch["image"], batch["label"]) for batch in batches]
 
     return {
         "tokens": Reader(ours, read_tokens, False),
         "OpenAI tokens": Reader(theirs, lambda path: read_tokens(path / "set"), False),
         "folder of images": Reader(images, read_folder, False),
-        "images to complete": Reader(images, lambda path: read_images(path, 4)[1], False),
+        "images to complete": Reader(images, lambda path: read_pictures(open_images(path, 4)), False),
         "mask": Reader(mask, lambda path: read_mask(path / "mask.png", 4), False),
     }
+
+
+def _openable(directory):
+    """The config of a run on tokens, written there, which opens in a moment."""
+    tokens = {"tokens": np.arange(160, dtype=np.int32).reshape(10, 16) % 17, "label": np.zeros(10, np.int32)}
+    facts = {"fold_validation": False, "classes": 0, "resolution": 4}
+    splits = {split: (10, lambda start: [tokens]) for split in ("train", "test")}
+    write_tokens(directory / "openable", Palette(np.linspace(-1, 1, 51).reshape(17, 3)), facts, splits)
+    data = DataConfig(name=f"tokens:{directory.absolute() / 'openable'}", batch_size=8, fold_validation=False)
+    return dataclasses.replace(CONFIG, data=data, evaluate=EvaluateConfig(batch_size=8), steps=100)
 
 
 def _load(path):
     model, params, palette = ig.load(path)
     return model.config, palette.colors if isinstance(palette, Palette) else None, params
-
-
-def _flags(draw):
-    """The command line with a hostile value for some option."""
-    leaves = [name for name, _ in _leaves(dataclasses.asdict(CONFIG))]
-    values = [*map(repr, HOSTILE), "$(touch x)", "; touch x", "nan", "inf", "1e999", "(1,", "(1, 'a')", "\0", "é" * 999]
-    argument = f"--config.{draw.choice(leaves)}={draw.choice(values)}"
-    argv = ["igpt_jax", "--config=experiments/digits.py", "--workdir=x", argument]
-    return command_line._parse(command_flags("train", argv), argv)
-
-
-def _leaves(tree, prefix=""):
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _digest(value):
@@ -187,7 +182,7 @@ def _damage(path: pathlib.Path, draw: random.Random) -> str:
         while isinstance(node[key], dict) and node[key] and draw.random() < 0.8:
             node = node[key]
             key = draw.choice(list(node))
-        node[key] = draw.choice(HOSTILE)
+        node[key] = draw.choice(hostile.VALUES)
         content = json.dumps(value).encode()
     path.write_bytes(content)
     return kind
@@ -197,40 +192,41 @@ def fuzz(directory: pathlib.Path, cases: int, seed: int) -> dict[str, collection
     """Spends the cases on all readers alike.  Returns the counts of each."""
     logging.set_verbosity(logging.FATAL)
     draw, tables = random.Random(seed), {}
-    found = readers(directory / "sound")
-    names = [*found, "command line"]
-    for name in names:
+    sound = directory / "sound"
+    found = readers(sound)
+    options = hostile.attempts(_openable(sound), sound)
+    for name in (*found, *options):
         counts = tables[name] = collections.Counter()
-        if name != "command line":
-            reader = found[name]
+        expected = None
+        if name in found:
             with contextlib.redirect_stderr(io.StringIO()):
-                expected = _digest(reader.read(reader.directory))
-        for _ in range(cases // len(names)):
+                expected = _digest(found[name].read(found[name].directory))
+        for _ in range(cases // (len(found) + len(options))):
             counts["cases"] += 1
             case = directory / "case"
-            if name == "command line":
-                case.mkdir()
-                before, what, call, sealed, expected = set(), "flags", lambda _: _flags(draw), False, None
-            else:
-                shutil.copytree(reader.directory, case)
+            before, what = set(), name
+            if name in found:
+                shutil.copytree(found[name].directory, case)
                 victim = draw.choice(sorted(path for path in case.rglob("*") if path.is_file()))
                 what = f"{_damage(victim, draw)} {victim.relative_to(case)}"
-                call, sealed = reader.read, reader.sealed
                 before = set(case.rglob("*"))
+            else:
+                case.mkdir()
             try:
                 with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                    value = call(case)
+                    value = found[name].read(case) if name in found else options[name](draw, case)
                 same = expected is not None and _digest(value) == expected
-                outcome = "unharmed" if same else "silent" if sealed else "another value"
+                outcome = "unharmed" if same else "silent" if name in found and found[name].sealed else "another value"
             except ig.InputError as error:
-                outcome = "refused" if "\n" not in " ".join(str(error).split()) else "tracebacks"
+                outcome = "refused" if str(error).strip() else "tracebacks"
             except Exception:
                 outcome = "tracebacks"
                 print(f"{name}: {what}", traceback.format_exc(limit=-3), file=sys.stderr)
             if outcome == "silent":
                 print(f"{name}: {what} was accepted", file=sys.stderr)
             counts[outcome] += 1
-            counts["files left"] += len(set(case.rglob("*")) - before)
+            if name in found or outcome != "another value":
+                counts["files left"] += len(set(case.rglob("*")) - before)
             shutil.rmtree(case)
     return tables
 

@@ -25,15 +25,15 @@ import time
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 400
+STEPS = 240
 CONFIG = {
     "steps": STEPS,
     "log_every": 5,
     "checkpoint_every": 6,
-    "keep_every": 180,
+    "keep_every": 108,
     "keep_best": "validation/nats_per_token",
     "evaluate.split": "validation",
-    "evaluate.every": 150,
+    "evaluate.every": 90,
     "evaluate.probe.augmented_epochs": 0,
     "evaluate.probe.l2": (0.1,),
     "optimizer.warmup_epochs": 0.2,
@@ -43,8 +43,9 @@ CONFIG = {
     "model.width": 16,
     "model.heads": 2,
 }
+LIFE = 0.7  # of an undisturbed run's time, at most: enough to start, go on and end, too short for a whole run
 SPEED = re.compile(r"second|mfu|input_wait")  # what no two runs share
-CACHED = re.compile(r"tfevents|\.table\.npy$")  # files that each life adds to, or may leave out
+CACHED = re.compile(r"tfevents|\.nearest\.npy$")  # files that each life adds to, or may leave out
 
 
 def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
@@ -58,7 +59,7 @@ def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
     }
     # Each life is forked from a process that has imported everything and started nothing.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["igpt_jax.commands.train"])
+    processes.set_forkserver_preload(["igpt_jax.commands.train", "clu.metric_writers"])
     for name in ("warm", "undisturbed"):  # the first one compiles; the second tells how long a life is
         start = time.monotonic()
         assert _live(processes, directory / name, None) == 0, (directory / f"{name}.log").read_text()[-2000:]
@@ -70,7 +71,10 @@ def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
         workdir = directory / f"run{runs}"
         while True:
             before = _written(workdir)
-            if _live(processes, workdir, draw.uniform(0, length / 2) if sum(moments.values()) < kills else None) == 0:
+            if (
+                _live(processes, workdir, draw.uniform(0, LIFE * length) if sum(moments.values()) < kills else None)
+                == 0
+            ):
                 break
             moment = _moment(workdir, before)
             moments[moment] += 1

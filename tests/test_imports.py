@@ -13,7 +13,9 @@ ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
     "memory",
+    "cores",
     "files",
+    "typed",
     "config",
     "flags",
     "search",
@@ -32,7 +34,9 @@ ORDER = [
 WITHOUT_TENSORFLOW = {
     "errors",
     "memory",
+    "cores",
     "files",
+    "typed",
     "config",
     "flags",
     "search",

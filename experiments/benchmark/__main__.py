@@ -14,11 +14,13 @@ import importlib
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from experiments.benchmark.measure import Result, machine
+from igpt_jax.cores import two_devices
 from igpt_jax.files import replacing
 from igpt_jax.memory import keep_freed_memory
 
@@ -43,21 +45,35 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if unknown := set(options.entries) - set(ENTRIES):
         parser.error(f"there is no entry {unknown.pop()!r}; choose of {', '.join(ENTRIES)}")
+    entries = options.entries or list(ENTRIES)
+    if len(entries) > 1:
+        return max([_in_a_process_of_its_own(entry, options) for entry in entries])
     keep_freed_memory()
+    if entries == ["sample"]:
+        two_devices()  # as `python -m igpt_jax sample` does
+    _measure(entries[0], options.json)
+    return 0
+
+
+def _in_a_process_of_its_own(entry, options):
+    """What one leaves in memory, and how it sees the cores, does not touch the next."""
+    json_flag = [f"--json={options.json}"] if options.json else []
+    return subprocess.call([sys.executable, "-m", "experiments.benchmark", entry, *json_flag])
+
+
+def _measure(entry, path):
     found = machine()
     print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
-    for entry in options.entries or ENTRIES:
-        module, function = ENTRIES[entry].split(":")
-        try:
-            results = getattr(importlib.import_module(f"experiments.benchmark.{module}"), function)()
-        except ModuleNotFoundError as absent:
-            print(f"{entry}: left out, since {absent.name} is not installed")
-            continue
-        for result in results:
-            print(result.describe(), flush=True)
-        if options.json:
-            _write(options.json, entry, results, found)
-    return 0
+    module, function = ENTRIES[entry].split(":")
+    try:
+        results = getattr(importlib.import_module(f"experiments.benchmark.{module}"), function)()
+    except ModuleNotFoundError as absent:
+        print(f"{entry}: left out, since {absent.name} is not installed")
+        return
+    for result in results:
+        print(result.describe(), flush=True)
+    if path:
+        _write(path, entry, results, found)
 
 
 def _write(path: pathlib.Path, entry: str, results: list[Result], found: dict[str, str]) -> None:

@@ -11,9 +11,10 @@ import torch
 import igpt_jax as ig
 from experiments.benchmark.measure import Result, Side, compare, seconds
 from experiments.benchmark.peers import image_gpt, save
-from igpt_jax.config import ModelConfig
-from igpt_jax.generate.sample import SEGMENT, Sampler, image_keys
-from igpt_jax.generate.sample import sample as draw
+from igpt_jax.config import ModelConfig, ParallelConfig
+from igpt_jax.generate.complete import complete
+from igpt_jax.generate.sample import SEGMENT, Sampler
+from igpt_jax.parallel.mesh import make_mesh
 
 CONFIG = ModelConfig(layers=4, width=256, heads=4)
 PEER = "transformers' generate, cached"
@@ -24,11 +25,12 @@ def sample() -> list[Result]:
     peer = image_gpt(CONFIG, std=0.05).eval()  # wide enough that no two colours tie
     with tempfile.TemporaryDirectory() as directory:
         save(peer, directory)
-        model, params, _ = ig.load(directory)
-    return [result for batch in (8, 32) for result in _sample(model, params, peer, batch)]
+        mesh = make_mesh(ParallelConfig())
+        model, params, _ = ig.load(directory, mesh=mesh)
+    return [result for batch in (8, 32) for result in _sample(model, params, mesh, peer, batch)]
 
 
-def _sample(model, params, peer, batch):
+def _sample(model, params, mesh, peer, batch):
     context, name = CONFIG.context, f"sample, batch {batch}, 1,024 tokens"
     start = torch.full((batch, 1), CONFIG.vocabulary)
     drawn = {}
@@ -39,8 +41,9 @@ def _sample(model, params, peer, batch):
         drawn["theirs"] = found[:, 1:].numpy()
 
     def ours(model=model, given=0):
-        given_bt = np.zeros((batch, given), np.int32)
-        drawn["ours"] = np.asarray(draw(model, params, image_keys(0, batch), given_bt, Sampler(temperature=0)))
+        given_bt = np.zeros((1, given), np.int32)
+        greedy = Sampler(temperature=0)
+        drawn["ours"] = complete(model, params, given_bt, n=batch, seed=0, mesh=mesh, sampler=greedy)[0]
 
     ours()
     bound = batch * context / (_bytes_read(batch) / _bandwidth())

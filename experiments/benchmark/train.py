@@ -10,7 +10,7 @@ import torch
 import igpt_jax as ig
 from experiments.benchmark.measure import Result, Side, compare
 from experiments.benchmark.peers import MinimalImageGPT, image_gpt, save, trainer
-from igpt_jax.config import SIZES, ModelConfig, OptimizerConfig, RunConfig
+from igpt_jax.config import SIZES, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.parallel.mesh import make_mesh, put_batch
 from igpt_jax.train.optimizer import adam
 from igpt_jax.train.state import compile_run, first_state
@@ -32,11 +32,11 @@ def train_s() -> list[Result]:
 
 def _train(name, config, images, rounds):
     tokens_bt = np.random.default_rng(0).integers(0, config.vocabulary, (images, config.context)).astype(np.int32)
-    peer = image_gpt(config)
+    peer, mesh = image_gpt(config), make_mesh(ParallelConfig(), jax.devices()[:1])
     with tempfile.TemporaryDirectory() as directory:
         save(peer, directory)
-        _, params, _ = ig.load(directory)
-    ours = _trainer(dataclasses.replace(config, use_bias=False), _without_biases(params), tokens_bt)
+        _, params, _ = ig.load(directory, mesh=mesh)
+    ours = _trainer(dataclasses.replace(config, use_bias=False), _without_biases(params), tokens_bt, mesh)
     theirs = torch.from_numpy(tokens_bt).long()
     peers = {
         "a minimal torch model with scaled_dot_product_attention": trainer(
@@ -56,10 +56,10 @@ def _train(name, config, images, rounds):
     return compare(name, "images/s", Side(ours, images), sides, remark, rounds=rounds)
 
 
-def _trainer(config, params, tokens_bt):
+def _trainer(config, params, tokens_bt, mesh):
     """Our side of `peers.trainer`."""
     run = RunConfig(model=config, optimizer=OptimizerConfig(learning_rate=LEARNING_RATE))
-    optimizer, mesh = adam(run.optimizer, lambda _: LEARNING_RATE), make_mesh(run.parallel, jax.devices()[:1])
+    optimizer = adam(run.optimizer, lambda _: LEARNING_RATE)
     state = first_state(ig.ImageGPT(config), optimizer, params, mesh)
     batch = put_batch({"tokens": tokens_bt}, mesh)
     step_function, _ = compile_run(run, optimizer, mesh, state, batch, None)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory
-from igpt_jax.data.files import read_mask
+from igpt_jax.data.mask import read_mask
 from igpt_jax.errors import InputError
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill

@@ -6,8 +6,7 @@ import pathlib
 import numpy as np
 from jax.sharding import Mesh
 
-from igpt_jax.config import ParallelConfig
-from igpt_jax.data.files import read_images
+from igpt_jax.config import DataConfig, ParallelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
@@ -39,19 +38,29 @@ def load_model(options) -> Loaded:
 def load_tokens(options, loaded: Loaded, count: int) -> tuple[list[str], np.ndarray]:
     """The images of --images, or else the first `count` test images of the work dir, as tokens.
 
-    Returns their names, and (b, context) int32.
+    Image files come as evaluation sees them: their central square, resampled by the work dir's filter, by area without
+    one.  Returns their names, and (b, context) int32.
     """
-    if options.images:
-        names, images = read_images(pathlib.Path(options.images), loaded.model.config.resolution)
-        return names, loaded.palette.encode(images)
-    if not options.workdir:
-        raise InputError("--images=PATH is missing; name an image or a folder of images")
-    from igpt_jax.commands.run import Run, saved_config  # needs TensorFlow, which reading image files does not
+    from igpt_jax.commands.run import Run, saved_config  # these need TensorFlow, which drawing new images does not
+    from igpt_jax.data.augment import augmentations
+    from igpt_jax.data.folder import open_images
+    from igpt_jax.data.pipeline import examples
 
-    workdir = pathlib.Path(options.workdir)
-    run = Run(saved_config(workdir), workdir)
-    tokens_bt = next(run.examples(run.test))["tokens"][:count]
-    return [f"test image {i}" for i in range(len(tokens_bt))], tokens_bt
+    workdir = pathlib.Path(options.workdir) if options.workdir else None
+    if not options.images:
+        if not workdir:
+            raise InputError("--images=PATH is missing; name an image or a folder of images")
+        run = Run(saved_config(workdir), workdir)
+        tokens_bt = next(run.examples(run.test))["tokens"][:count]
+        return [f"test image {i}" for i in range(len(tokens_bt))], tokens_bt
+    resolution = loaded.model.config.resolution
+    source = open_images(pathlib.Path(options.images), resolution)
+    trained = saved_config(workdir).data if workdir else DataConfig()
+    data = dataclasses.replace(trained, name=f"folder:{options.images}", augmentation="none")
+    _, evaluation = augmentations(data, resolution)
+    batches = examples(source, loaded.palette, evaluation, batch_size=options.batch_size)
+    tokens_bt = np.concatenate([batch["tokens"] for batch in batches])
+    return [source.name(row) for row in source.rows], tokens_bt
 
 
 def output_directory(options, name: str) -> pathlib.Path:

@@ -27,7 +27,15 @@ from igpt_jax.generate.sample import sample
 from igpt_jax.model.attention import fastest_backend
 from igpt_jax.model.image_gpt import ImageGPT, count_parameters
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, logical_axes
-from igpt_jax.parallel.plan import Slice, describe, forward_work, sampling_work, training_work
+from igpt_jax.parallel.plan import (
+    Slice,
+    count_collectives,
+    describe,
+    forward_work,
+    program_text,
+    sampling_work,
+    training_work,
+)
 from igpt_jax.train.optimizer import adam
 from igpt_jax.train.state import abstract_params, abstract_state, compile_run
 
@@ -58,13 +66,22 @@ def _plan(config, where, what):
         images = config.data.batch_size
         check_batch("data.batch_size", images, where.mesh, config.parallel.microbatches)
         compiled, remat = _compile_training(config, where)
-        work = training_work(dataclasses.replace(config.model, remat=remat), images, parameters, where.mesh)
+        collectives = _collectives(compiled)
+        model, scattered = dataclasses.replace(config.model, remat=remat), "reduce-scatter" in (collectives or ())
+        work = training_work(model, images, parameters, where.mesh, scattered)
     else:
         images, remat = config.evaluate.batch_size, "none"
         check_batch("evaluate.batch_size", images, where.mesh)
         compiled = (_compile_features if what == "features" else _compile_sample)(config, where)
+        collectives = _collectives(compiled)
         work = (forward_work if what == "features" else sampling_work)(config.model, images, parameters, where.mesh)
-    return describe(compiled, work, where, remat=remat, compile_seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return describe(compiled, work, where, collectives=collectives, remat=remat, compile_seconds=seconds)
+
+
+def _collectives(compiled):
+    text = program_text(compiled)
+    return None if text is None else count_collectives(text)
 
 
 def _compile_training(config, where):
@@ -88,7 +105,8 @@ def _compile_sample(config, where):
     rngs_b = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
     rngs_b = jax.ShapeDtypeStruct(rngs_b.shape, rngs_b.dtype, sharding=batch_sharding(where.mesh))
     nothing_bt = jax.ShapeDtypeStruct((b, 0), jnp.int32, sharding=batch_sharding(where.mesh))
-    return sample.lower(model, abstract_params(model, where.mesh), rngs_b, nothing_bt).compile()
+    with logical_axes(where.mesh):
+        return sample.lower(model, abstract_params(model, where.mesh), rngs_b, nothing_bt).compile()
 
 
 def _tokens(config, where, images):

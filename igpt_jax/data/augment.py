@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 from igpt_jax.config import DataConfig
-from igpt_jax.data.decode import check_size, decode_box, size
+from igpt_jax.data.decode import check_size, decode_box, size, upright
 from igpt_jax.data.resample import resample
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
@@ -27,6 +27,7 @@ class Augmentation:
       resolution: pixels a side of what comes out.
       kernel: of the resampling; a key of `resample.KERNELS`.
       max_pixels: encoded images with more are refused before they are decoded.
+      upright: encoded images are turned as their EXIF data ask, which people's own need; data sets' loaders never do.
       box: from height and width (2,) int32 and a seed to top, left, height, width (4,) float32; None: the whole image.
       finish: from (resolution, resolution, 3) uint8 and a seed to the same shape; None: nothing more.
     """
@@ -34,6 +35,7 @@ class Augmentation:
     resolution: int
     kernel: str
     max_pixels: int
+    upright: bool
     box: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     finish: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor] | None = None
 
@@ -61,7 +63,8 @@ class Augmentation:
         height_width = size(encoded)
         with tf.control_dependencies([check_size(height_width, self.max_pixels)]):
             box = self.box(height_width, seed)
-        return self._finish(self._resample(*decode_box(encoded, box, resolution=self.resolution)), seed)
+        image = self._resample(*decode_box(encoded, box, resolution=self.resolution))
+        return self._finish(upright(image, encoded) if self.upright else image, seed)
 
     def _resample(self, image, box):
         return resample(image, box, resolution=self.resolution, kernel=self.kernel)
@@ -135,6 +138,11 @@ def augmentations(config: DataConfig, resolution: int) -> tuple[Augmentation, Au
     """
     name = _PAPER.get(config.name, "crop") if config.augmentation == "auto" else config.augmentation
     box, finish = _RECIPES[name]
-    common = {"resolution": resolution, "kernel": config.filter, "max_pixels": config.max_pixels}
+    common = {
+        "resolution": resolution,
+        "kernel": config.filter,
+        "max_pixels": config.max_pixels,
+        "upright": config.name.startswith("folder:"),
+    }
     evaluation = Augmentation(**common, box=central_square) if box else Augmentation(**common, finish=finish)
     return Augmentation(**common, box=box, finish=finish), evaluation

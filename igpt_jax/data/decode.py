@@ -1,6 +1,7 @@
 """Encoded images to pixels: the size from the header first, then only the part of the image that is needed."""
 
 import io
+import struct
 
 import numpy as np
 from PIL import Image
@@ -9,6 +10,8 @@ from igpt_jax.data.tensorflow import tf
 
 _REDUCTION = 3.0  # what resampling must still do after a reduced decoding
 _MARGIN = 2  # pixels about the box: at the edge of what it decodes, libjpeg interpolates colour from less
+_HEAD = 4096  # bytes in which a file says that it has EXIF data
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def size(encoded: tf.Tensor) -> tf.Tensor:
@@ -39,6 +42,21 @@ def decode_box(encoded: tf.Tensor, box: tf.Tensor, *, resolution: int) -> tuple[
     kind = tf.where(_is_jpeg(encoded), octave, tf.where(_is_png(encoded), 4, 5))
     jpegs = [lambda scale=scale: _decode_jpeg(encoded, box / scale, scale) for scale in (1, 2, 4, 8)]
     return tf.switch_case(kind, [*jpegs, lambda: (_decode_png(encoded), box), lambda: (_decode_other(encoded), box)])
+
+
+def upright(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    """Turns and mirrors a square cut from a decoded image as the EXIF orientation of the file asks, if it has one.
+
+    image: (r, r, 3).  encoded: () string, the file's bytes.  Returns (r, r, 3).
+    """
+    has_exif = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, _HEAD), r"\C*(Exif|eXIf|VP8X)\C*")
+    asked = tf.cond(
+        has_exif, lambda: tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False), lambda: tf.constant(1)
+    )
+    asked = tf.ensure_shape(asked, ())
+    image = tf.cond(asked >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    image = tf.cond(tf.reduce_any(asked == [2, 3, 6, 7]), lambda: image[:, ::-1], lambda: image)
+    return tf.cond(tf.reduce_any(asked == [3, 4, 7, 8]), lambda: image[::-1], lambda: image)
 
 
 def check_size(height_width: tf.Tensor, max_pixels: int) -> tf.Operation:
@@ -80,8 +98,17 @@ def _other_size(encoded):
 
 
 def _pillow_size(encoded):
-    with Image.open(io.BytesIO(encoded), formats=("WEBP",)) as image:
+    with _open(encoded, "WEBP") as image:
         return np.array([image.height, image.width], np.int32)
+
+
+def _orientation(encoded):
+    try:
+        with _open(encoded, "JPEG", "PNG", "WEBP") as image:
+            asked = image.getexif().get(_ORIENTATION)
+    except (OSError, SyntaxError, ValueError, struct.error):  # EXIF data that are damaged
+        asked = None
+    return np.int32(asked if asked in range(1, 9) else 1)
 
 
 def _decode_jpeg(encoded, box, scale):
@@ -104,5 +131,10 @@ def _decode_other(encoded):
 
 
 def _pillow_pixels(encoded):
-    with Image.open(io.BytesIO(encoded), formats=("WEBP",)) as image:
+    with _open(encoded, "WEBP") as image:
         return np.asarray(image.convert("RGB"))
+
+
+def _open(encoded, *formats):
+    encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # outside of a graph it is a numpy array
+    return Image.open(io.BytesIO(encoded), formats=formats)

@@ -1,10 +1,12 @@
-"""Images in a folder of one's own; class sub-folders give labels."""
+"""Image files of one's own: a folder to train on, whose sub-folders give labels, or a few to look at."""
 
+import contextlib
 import os
 import pathlib
 
 import numpy as np
 
+from igpt_jax.data.decode import size
 from igpt_jax.data.records import FileSource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
@@ -41,14 +43,40 @@ def open_folder(root: pathlib.Path) -> FileSource:
         raise InputError(f"{root} holds no image; expected files that end in {', '.join(_SUFFIXES)}")
     classes = sorted({path.split(os.sep)[0] for path in paths}) if all(os.sep in path for path in paths) else []
     number = {name: i for i, name in enumerate(classes)}
-    labels = tf.constant([number.get(path.split(os.sep)[0], 0) for path in paths], tf.int32)
-    files = tf.constant([str(root / path) for path in paths])
+    labels = [number.get(path.split(os.sep)[0], 0) for path in paths]
+    return _open_files([str(root / path) for path in paths], labels, len(classes))
+
+
+def open_images(path: pathlib.Path, resolution: int) -> FileSource:
+    """A JPEG, PNG or WebP file, or every one below a folder, sorted by path; without labels.
+
+    Raises:
+      InputError: there is nothing, a folder without an image, or an image with fewer pixels a side than `resolution`.
+    """
+    if path.is_dir():
+        paths = sorted(str(path / image) for image in _images(path))
+    elif path.exists():
+        paths = [str(path)]
+    else:
+        raise InputError(f"there is no file {path}; name an image or a folder of images")
+    if not paths:
+        raise InputError(f"{path} holds no image; expected files that end in {', '.join(_SUFFIXES)}")
+    for image in paths:
+        with contextlib.suppress(tf.errors.OpError, OSError):  # what has no size is named when it is decoded
+            height, width = size(tf.io.read_file(image)).numpy()
+            if min(height, width) < resolution:
+                raise InputError(f"{image} has {width}x{height} pixels; the model sees {resolution} a side; enlarge it")
+    return _open_files(paths, [0] * len(paths), classes=0)
+
+
+def _open_files(paths, labels, classes):
+    files, labels = tf.constant(paths), tf.constant(labels, tf.int32)
     return FileSource(
         rows=np.arange(len(paths)),
-        classes=len(classes),
+        classes=classes,
         read=lambda rows: tf.gather(files, rows),
         parse=lambda row, file: (tf.io.read_file(file), labels[row]),
-        name=lambda row: str(root / paths[row]),
+        name=lambda row: paths[row],
     )
 
 

@@ -1,17 +1,16 @@
 """Images in the order that is asked for, decoded and augmented, with the broken ones left out and named."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
 from igpt_jax.data.records import FileSource, MemorySource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
 
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _PREFETCH = 2  # batches
 _CHUNK = 16  # records that are read at once
 _CANDIDATES = 16  # images tried in a row for a place of a batch, where broken ones are skipped
@@ -57,7 +56,7 @@ def load_images(
 def numpy_batches(dataset: tf.data.Dataset) -> Iterator:
     """Runs a dataset ahead of whoever iterates over it, on threads of its own."""
     options = tf.data.Options()
-    options.threading.private_threadpool_size = THREADS
+    options.threading.private_threadpool_size = CORES
     options.threading.max_intra_op_parallelism = 1
     return dataset.prefetch(_PREFETCH).with_options(options).as_numpy_iterator()
 
@@ -110,7 +109,7 @@ def _from_memory(positions, order, source, augmentation):
         image = augmentation.of_pixels(images[index], key)
         return {"image": image, "label": labels[index], "index": tf.cast(index, tf.int32)}
 
-    return positions.map(load, num_parallel_calls=THREADS)
+    return positions.map(load, num_parallel_calls=CORES)
 
 
 def _from_files(positions, order, source, augmentation, attempts):
@@ -158,7 +157,7 @@ def _from_files(positions, order, source, augmentation, attempts):
         candidates = tf.data.Dataset.range(attempts).map(attempt).ignore_errors()
         return candidates.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
 
-    drawn = positions.map(draw, num_parallel_calls=THREADS)
+    drawn = positions.map(draw, num_parallel_calls=CORES)
     if attempts:
-        return drawn.map(decode_first, num_parallel_calls=THREADS)
-    return drawn.batch(_CHUNK).map(read, num_parallel_calls=THREADS).unbatch().map(decode, num_parallel_calls=THREADS)
+        return drawn.map(decode_first, num_parallel_calls=CORES)
+    return drawn.batch(_CHUNK).map(read, num_parallel_calls=CORES).unbatch().map(decode, num_parallel_calls=CORES)

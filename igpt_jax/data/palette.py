@@ -14,7 +14,7 @@ from igpt_jax.errors import InputError
 
 _CELL = 8  # levels a side of the cells that share their candidate colours: 8 builds fastest for 512 colours
 
-_CHUNK = 2**14  # pixels that are encoded at once, in the cache
+_CHUNK = 2**17  # pixels that are encoded at once, in the cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,13 +93,14 @@ class Palette:
             raise InputError(f"images are {images.dtype}; expected uint8 in 0..255; round and convert them first")
         if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
             raise InputError(f"images have shape {images.shape}; expected (b, r, r, 3); crop them to a square first")
-        levels = np.append(images.reshape(-1), np.uint8(0))
-        tokens = np.empty(len(levels) // 3, np.int32)
-        # Each pixel and the byte after it are one big-endian number: red, green, blue, and what is shifted out.
-        codes = np.ndarray(len(tokens), ">u4", levels, strides=(3,))
+        levels, tokens = images.reshape(-1, 3), np.empty(images.size // 3, np.int32)
         for start in range(0, len(tokens), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            tokens[chunk] = self.table.take(codes[chunk].astype(np.intp) >> 8, mode="clip")
+            # Each pixel and the byte after it are one little-endian number: red, green, blue, and what is masked out.
+            padded = np.append(levels[chunk], np.uint8(0))
+            codes = np.ndarray(len(padded) // 3, "<u4", padded, strides=(3,)).astype(np.intp)
+            codes &= 0xFFFFFF
+            tokens[chunk] = self.table.take(codes, mode="clip")
         return tokens.reshape(len(images), -1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
@@ -124,11 +125,11 @@ class Palette:
 
     @functools.cached_property
     def table(self) -> np.ndarray:
-        """The nearest colour of every uint8 pixel: (2**24,) uint16, indexed by red << 16 | green << 8 | blue.
+        """The nearest colour of every uint8 pixel: (2**24,) uint16, indexed by red | green << 8 | blue << 16.
 
-        A palette that was loaded or saved keeps it beside its file as HASH.table.npy, 32 MiB that may be deleted.
+        A palette that was loaded or saved keeps it beside its file as HASH.nearest.npy, 32 MiB that may be deleted.
         """
-        cache = self._directory and self._directory / f"{self.hash}.table.npy"
+        cache = self._directory and self._directory / f"{self.hash}.nearest.npy"
         if cache and (table := _read_table(cache)) is not None:
             return table
         table = self._build_table()
@@ -156,7 +157,7 @@ class Palette:
                 near = np.flatnonzero(candidates[k])
                 red_green = red[i][:, None, near] + green[j][:, near]
                 distance = red_green[:, :, None, :] + blue[k][:, near]
-                table[i, :, j, :, k, :] = near[distance.argmin(-1)]
+                table[k, :, j, :, i, :] = near[distance.argmin(-1)].T
         return table.reshape(-1)
 
 

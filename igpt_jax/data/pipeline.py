@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
-from igpt_jax.data.loading import THREADS, load_images, numpy_batches
+from igpt_jax.data.loading import load_images, numpy_batches
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.tensorflow import tf
@@ -129,7 +130,7 @@ def _tokens(span, order, source, palette, augmentation, batch_size, max_skipped)
     def encode(batch):
         image = batch.pop("image")
         red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
-        tokens = tf.gather(table, red * 2**16 + green * 2**8 + blue)
+        tokens = tf.gather(table, red + green * 2**8 + blue * 2**16)
         return {"tokens": tf.reshape(tf.cast(tokens, tf.int32), (-1, image.shape[1] * image.shape[2]))} | batch
 
     options = {"batch_size": batch_size, "max_skipped": max_skipped}
@@ -143,7 +144,7 @@ def _stored_tokens(span, order, source, palette, augmentation, batch_size):
             f"model.resolution={augmentation.resolution}; set model.resolution={source.resolution}"
         )
     positions = tf.data.Dataset.range(*span)
-    indices = positions.map(lambda position: order(position)[0], num_parallel_calls=THREADS).batch(batch_size)
+    indices = positions.map(lambda position: order(position)[0], num_parallel_calls=CORES).batch(batch_size)
     return _read_tokens(numpy_batches(indices), source, palette)
 
 

@@ -118,7 +118,7 @@ def _claim(directory, plan):
     if (directory / MANIFEST).exists():
         raise InputError(f"{directory} holds tokens already; give another --out, or remove it")
     if (directory / _PLAN).exists():
-        if json.loads((directory / _PLAN).read_text()) != plan:
+        if not _says(directory / _PLAN, plan):
             raise InputError(f"{directory} holds the beginning of other tokens; give another --out, or remove it")
     elif directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty; give another --out")
@@ -149,6 +149,8 @@ def _open_shards(root, split, fold_validation):
         }
         folded, expected = manifest["fold_validation"], manifest["palette"]
         classes = operator.index(manifest["classes"])
+        if any(shard.parent != root for files, _ in splits.values() for shard in files):
+            raise ValueError("it names files of another directory")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{root / MANIFEST} is damaged ({error!r}); write the tokens again") from error
     if split not in splits:
@@ -183,6 +185,13 @@ def _save(path, array):
 
 def _save_json(path, values):
     _replace(path, lambda file: file.write(f"{json.dumps(values, indent=2)}\n".encode()))
+
+
+def _says(path, values):
+    try:
+        return json.loads(path.read_bytes()) == values
+    except ValueError:
+        return False
 
 
 def _replace(path, write):

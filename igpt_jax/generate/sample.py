@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -74,6 +75,7 @@ def sample(
     weights = decoding_weights(model.config, params)
     # `previous` is the token before the position: the start vector stands for it at position 0.
     previous_bt = jnp.concatenate([jnp.zeros((batch, 1), jnp.int32), given_bt], axis=1)
+    previous_bt = nn.with_logical_constraint(previous_bt, ("batch", None))
 
     def draw(carry, position):
         previous_b, cache = carry

@@ -51,8 +51,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("width",)), x_btd.shape[-1:])
-        gain_d = gather(gain_d, ("width",))
+        gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("gain",)), x_btd.shape[-1:])
         x_btd = x_btd.astype(jnp.float32)
         scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
         return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(self.dtype)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from igpt_jax.config import ModelConfig, ParallelConfig
@@ -19,6 +20,7 @@ RULES = (
     ("sequence", "model"),  # between blocks positions do not meet: norms and sums are split, and what is saved of them
     ("vocabulary", None),  # a few hundred colours: too small to split
     ("classes", None),  # likewise
+    ("gain", None),  # likewise: norms' gains are whole on every device, which needs no gather
     ("position", None),  # of the position table, which is split along its width
     ("head_dim", None),  # attention sums over it
     ("layers", None),  # the scan runs over it
@@ -41,7 +43,10 @@ def make_mesh(config: ParallelConfig, devices: list | None = None) -> Mesh:
             f"parallel.data={config.data} x parallel.model={config.model} does not match {count} devices; "
             f"set parallel.data={count // nearest} and parallel.model={nearest}"
         )
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    axes, types = ("data", "model"), (AxisType.Auto,) * 2
+    if any(getattr(device, "core_on_chip", 0) for device in devices):  # jax.make_mesh arranges whole chips only
+        return Mesh(np.reshape(devices, (data, model)), axes, axis_types=types)
+    return jax.make_mesh((data, model), axes, axis_types=types, devices=devices)
 
 
 @contextlib.contextmanager

@@ -56,17 +56,17 @@ class Work:
     link_bytes: float
 
 
-def training_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:
+def training_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh, scattered: bool) -> Work:
     """One training step, as if every operand of every product and norm crossed HBM once.
 
     HBM: 28 times the activations (b, t, d) in a layer's forward pass, twice that in the backward, and the share that
     `remat` repeats; a layer's whole weights written and read in each of these passes; Adam reads and writes 28 bytes a
-    parameter.  Links: a gather of the weights forward and another backward, and the sum of their gradients, which
-    libtpu makes an all-reduce, worth two gathers; with a `model` axis also two gathers and two scatters of the
+    parameter.  Links: a gather of the weights forward and another backward, and the sum of their gradients: worth one
+    gather if `scattered`, two as an all-reduce; with a `model` axis also two gathers and two scatters of the
     activations in each pass.
     """
     executed, flops = executed_flops(config, images), training_flops(config, images)
-    hbm, links = _moved(config, images, parameters, mesh, passes=3 * executed / flops, gathers=4)
+    hbm, links = _moved(config, images, parameters, mesh, passes=3 * executed / flops, gathers=3 if scattered else 4)
     return Work(flops, executed, hbm + 28 * parameters / mesh.size, links)
 
 
@@ -77,11 +77,10 @@ def forward_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) 
 
 
 def sampling_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:
-    """Drawing whole images: every position gathers and reads all weights, and reads half of the full cache."""
-    data, model = mesh.shape["data"], mesh.shape["model"]
-    flops, weights = forward_flops(config, images), _bytes(config) * parameters / model
+    """Drawing whole images: the weights are gathered once; every position reads them, and half of the full cache."""
+    flops, weights = forward_flops(config, images), _bytes(config) * parameters
     cache = 2 * _bytes(config) * config.layers * config.context * config.width * images / mesh.size
-    return Work(flops, flops, config.context * (weights + cache / 2), config.context * weights * (data - 1) / data)
+    return Work(flops, flops, config.context * (weights + cache / 2), weights * (mesh.size - 1) / mesh.size)
 
 
 def _moved(config, images, parameters, mesh, *, passes, gathers):
@@ -97,7 +96,9 @@ def _bytes(config):
     return jnp.dtype(config.dtype).itemsize
 
 
-def describe(compiled, work: Work, where: Slice, *, remat: str, compile_seconds: float) -> dict:
+def describe(
+    compiled, work: Work, where: Slice, *, collectives: dict | None, remat: str, compile_seconds: float
+) -> dict:
     """Everything that `python -m igpt_jax plan` prints, by its JSON keys; bytes are a device's, seconds a call's."""
     memory, chip, devices = compiled.memory_analysis(), where.chip, where.mesh.size
     seconds = {
@@ -124,25 +125,34 @@ def describe(compiled, work: Work, where: Slice, *, remat: str, compile_seconds:
         "seconds": seconds,
         "bound": bound,
         "mfu_ceiling": work.model_flops / devices / chip.flops / seconds[bound],
-        "collectives": count_collectives(compiled),
+        "collectives": collectives,
         "compile_seconds": compile_seconds,
     }
 
 
-def count_collectives(compiled) -> dict[str, dict[str, int]] | None:
-    """Collectives of the compiled program by kind: in one iteration of a loop over layers, and outside of loops.
-
-    None where the compiler does not print its program.
-    """
+def program_text(compiled) -> str | None:
+    """The compiled program, or None where the compiler does not print it."""
     try:
-        text = compiled.as_text()
+        return compiled.as_text()
     except jax.errors.JaxRuntimeError:
         return None
-    found = re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(.*op_name=\"([^\"]*)\"", text)
+
+
+def count_collectives(text: str) -> dict[str, dict[str, int]]:
+    """Collectives of a compiled program by kind: in one iteration of a loop over layers, and outside of loops.
+
+    On TPU a reduce-scatter is printed as a fusion called all-reduce-scatter.  libtpu 0.0.52 makes one where a slice is
+    a ring or 4x8; on 4x4, 8x8 and in three dimensions it prefers an all-reduce of the whole, even to an explicit
+    `psum_scatter`.
+    """
+    named = r"\(.*op_name=\"([^\"]*)\""
+    found = set(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?{named}", text))
+    scatters = re.findall(r" fusion\(.*calls=%all-reduce-scatter.*op_name=\"([^\"]*)\"", text)
+    found |= {("reduce-scatter", name) for name in scatters}
     counts = collections.defaultdict(lambda: {"in_loops": 0, "outside": 0})
-    for kind, name in sorted(set(found)):  # one that runs beside other work is printed once for each part
+    for kind, name in found:  # one that runs beside other work is printed once for each part
         counts[kind]["in_loops" if "/while/body" in name else "outside"] += 1
-    return dict(counts)
+    return dict(sorted(counts.items()))
 
 
 def total_bytes(compiled) -> int:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
 
-LEAVING_SECONDS = 15  # after a process has failed, until those still at work are ended
+LEAVING_SECONDS = 30  # after a process has failed, until those still at work are ended
 
 
 @contextlib.contextmanager

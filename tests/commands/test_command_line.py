@@ -185,7 +185,10 @@ def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, c
             "sees only the pixels before, so it cannot fill a mask; give --rows=N",
         ),
         (["complete", "--images=small.png"], "small.png has 5x20 pixels; the model sees 12 a side; enlarge it"),
-        (["complete", "--images=broken.png"], "broken.png cannot be read as an image"),
+        (
+            ["complete", "--images=broken.png"],
+            "broken.png (image 0): it is not a whole JPEG, PNG or WebP; mend",
+        ),
         (["score", "--images=nothing.png"], "there is no file nothing.png"),
         (["quality", "--views=0"], "--views=0 must both be 1 or more"),
     ],

@@ -28,7 +28,7 @@ def test_a_palette_and_its_picture_from_a_source_by_name(tmp_path, capsys):
     with Image.open(out.with_suffix(".png")) as picture:
         assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 24
     assert sorted(path.name for path in out.parent.iterdir()) == [
-        f"{palette.hash}.table.npy",
+        f"{palette.hash}.nearest.npy",
         "photos.npy",
         "photos.png",
     ]

@@ -2,12 +2,17 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from igpt_jax.data import decode
 from igpt_jax.data.resample import resample
 from igpt_jax.data.tensorflow import tf
 from tests.data.images import BROKEN, GOOD, encode, photo
+
+
+@tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.string)])
+def upright(image, encoded):
+    return decode.upright(image, encoded)
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((4,))])
@@ -35,6 +40,11 @@ def test_what_is_no_whole_image_fails_in_the_graph_and_is_diagnosed(name):
         assert diagnosis == "it is truncated or damaged"
     else:
         assert diagnosis == ("it cannot be read" if name == "empty.jpg" else "it is not a whole JPEG, PNG or WebP")
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "alpha.png", "lossy.webp"])
+def test_a_header_that_says_too_much_is_diagnosed(name):
+    assert decode.diagnose(GOOD[name], 9599) == "its header says 120x80 pixels, and data.max_pixels=9599"
 
 
 def test_only_the_window_about_the_box_is_decoded_and_it_is_the_same():
@@ -65,3 +75,23 @@ def test_reduced_decoding_changes_a_level_by_about_one_at_most_on_average(number
     difference = np.abs(resample(image, reduced_box, resolution=32, kernel="area").numpy() - exact)
     assert difference.mean() < 1.1
     assert difference.max() < 24
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_exif_orientations_turn_and_mirror_as_pillow_does(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    encoded = encode(photo(16, 16), kind, exif=exif)
+    image = Image.open(io.BytesIO(encoded))
+    expected = ImageOps.exif_transpose(image) if orientation < 9 else image
+    found = upright(np.asarray(image.convert("RGB")), encoded)
+    np.testing.assert_array_equal(found, np.asarray(expected.convert("RGB")))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"", b"Exif\x00\x00", b"Exif\x00\x00MM\x00*damaged", b"Exif\x00\x00no TIFF at all"])
+def test_damaged_exif_data_turn_nothing(exif):
+    encoded = encode(photo(16, 16), "JPEG", exif=exif)
+    image = np.asarray(Image.open(io.BytesIO(encoded)))
+    np.testing.assert_array_equal(upright(image, encoded), image)

@@ -2,9 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from igpt_jax.config import DataConfig
 from igpt_jax.data.augment import augmentations
+from igpt_jax.data.folder import open_images
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import batches, examples, originals
 from igpt_jax.data.sources import load_source
@@ -76,6 +78,32 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     sizes = [len(load_source(config(tmp_path), split)) for split in ("train", "validation", "test")]
     assert sizes == [18, 2, 3]
     assert load_source(config(tmp_path), "train").classes == 0
+
+
+def test_photographs_come_upright_from_a_folder_and_as_stored_from_a_data_set(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright, stored lying
+    stored = photo(16, 16)
+    (tmp_path / "phone.png").write_bytes(encode(stored, "PNG", exif=exif))
+    source = open_images(tmp_path, 16)
+    for name, expected in ((f"folder:{tmp_path}", stored.rotate(-90)), ("imagenet2012", stored)):
+        _, central = augmentations(DataConfig(name=name), 16)
+        (batch,) = originals(source, central, batch_size=1)
+        np.testing.assert_array_equal(batch["image"][0], np.asarray(expected))
+
+
+def test_a_file_or_a_folder_of_images_to_look_at(folder, tmp_path):
+    paths = sorted(str(path) for path in folder.rglob("*/deep/*"))
+    source = open_images(folder, 1)
+    assert [source.name(row) for row in source.rows] == paths
+    assert (source.classes, len(open_images(folder / "cat" / "deep" / "photo.jpg", 80))) == (0, 1)
+    for path, resolution, message in (
+        (folder / "cat" / "deep" / "photo.jpg", 81, r"photo\.jpg has 120x80 pixels; the model sees 81 a side; enlarge"),
+        (tmp_path, 1, "holds no image; expected files that end in"),
+        (tmp_path / "absent.png", 1, r"there is no file .*absent\.png; name an image or a folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_images(path, resolution)
 
 
 def test_random_crops_are_the_same_on_two_processes_and_after_a_restart(folder):

@@ -184,3 +184,8 @@ def test_another_palette_than_the_manifests_and_damaged_shards_are_refused(writt
     (tmp_path / "copy" / "manifest.json").write_text('{"splits": ')
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         tokens_of(tmp_path / "copy", "train", 16)
+    manifest = json.loads((written / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"] = [f"../{written.name}/train-00000.npy"]
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="names files of another directory"):
+        tokens_of(tmp_path / "copy", "train", 16)

@@ -15,7 +15,7 @@ from igpt_jax.generate import sample as sample_module
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler, image_keys, sample
 from igpt_jax.model.decode import init_cache
-from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.parallel.mesh import logical_axes, make_mesh
 from tests.model.test_image_gpt import apply, draw_params
 
 TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=3, vocabulary=5)
@@ -80,6 +80,13 @@ def test_cached_sharded_and_batched_drawing_gives_the_tokens_of_plain_drawing(ba
             logits_v = apply(TINY, params, tokens_t[None])[0, position]
             tokens_t[position] = jax.random.categorical(jax.random.fold_in(rng, position), logits_v)
         np.testing.assert_array_equal(drawn_nt[number], tokens_t)
+
+
+def test_every_device_draws_its_own_images():
+    params = jax.device_put(draw_params(TINY), jax.NamedSharding(EIGHT, jax.P()))
+    with logical_axes(EIGHT):
+        tokens_bt = sample(MODEL, params, image_keys(0, 16), given(16), Sampler(temperature=0))
+    assert tokens_bt.addressable_shards[0].data.shape == (2, TINY.context)
 
 
 def test_a_completion_keeps_what_was_given_and_differs_between_draws():

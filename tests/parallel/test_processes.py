@@ -154,7 +154,7 @@ def test_the_command_line_trains_alike_in_two_processes_and_in_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_run_of_one_process_goes_on_in_two_of_which_one_is_killed(killed, tmp_path):
-    small = {"steps": 400, "log_every": 10, "checkpoint_every": 20, "optimizer.warmup_epochs": 0, "model.layers": 1}
+    small = {"steps": 200, "log_every": 10, "checkpoint_every": 20, "optimizer.warmup_epochs": 0, "model.layers": 1}
     small |= {"evaluate.probe.augmented_epochs": 0, "evaluate.probe.l2": (0.1,), "evaluate.batch_size": 100}
     flags = ["--config=experiments/digits.py", *(f"--config.{name}={value}" for name, value in small.items())]
     workdir, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
@@ -171,14 +171,14 @@ def test_a_run_of_one_process_goes_on_in_two_of_which_one_is_killed(killed, tmp_
 
     assert start(1, 1, command(undisturbed))[0][0] == 0
     (one,) = launch(1, 1, command(workdir))
-    wait_for_step(workdir, 60)
+    wait_for_step(workdir, 30)
     one.send_signal(signal.SIGTERM)
     output, error = one.communicate(timeout=60)
     assert one.returncode == 0, (output, error)
     before = read_metrics(workdir / "metrics.jsonl")[-1]["step"]
 
     two = launch(2, 1, command(workdir))
-    wait_for_step(workdir, before + 80)
+    wait_for_step(workdir, before + 40)
     two[killed].kill()
     start_of_the_end = time.monotonic()
     _, error = two[1 - killed].communicate(timeout=60)

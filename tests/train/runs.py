@@ -54,3 +54,23 @@ def metrics_of(workdir):
 
 def checkpoints_in(workdir):
     return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+
+
+def assert_equal(state, workdir, undisturbed):
+    """The state and the metrics are those of the undisturbed run, bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, state, undisturbed[0])
+    assert metrics_of(workdir) == undisturbed[1]
+
+
+def cut_off(function, at):
+    """The function, or iterator, that is interrupted at its call of this number."""
+    calls = 0
+
+    def cut(argument):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return function(argument)
+
+    return cut

@@ -140,3 +140,17 @@ def test_a_run_starts_from_the_parameters_that_it_is_given_and_needs_them_once(t
     state = train(tmp_path, config=config)
     assert int(state.step) == 3
     assert np.asarray(state.params["sos"]).mean() > 0.9
+
+
+def test_the_best_and_every_so_many_checkpoints_stay_beside_the_newest(tmp_path):
+    scores = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
+    config = with_options(
+        evaluate=EvaluateConfig(every=1, split="validation"),
+        keep_checkpoints=1,
+        keep_every=4,
+        keep_best="validation/nats_per_token",
+    )
+    train(tmp_path, config=config, evaluate=lambda _: {"validation/nats_per_token": next(scores)})
+    assert checkpoints_in(tmp_path) == ["2", "4", "6"]
+    (_, loaded, _), (_, best, _) = ig.load(tmp_path), ig.load(tmp_path / "checkpoints" / "2")
+    jax.tree.map(np.testing.assert_array_equal, loaded, best)

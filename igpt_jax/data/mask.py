@@ -1,0 +1,31 @@
+"""Masks as pictures: which pixels are to be filled."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from igpt_jax.errors import InputError
+
+
+def read_mask(path: pathlib.Path, resolution: int) -> np.ndarray:
+    """Reads which pixels to hide: the bright ones of a picture.  Returns (resolution, resolution) bool.
+
+    Raises:
+      InputError: a file that cannot be read, or a mask of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            mask = np.asarray(image.convert("L")) > 127 if size == (resolution, resolution) else None
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}; name a PNG, white where pixels are to be filled") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}; convert it to PNG") from error
+    if mask is None:
+        width, height = size
+        raise InputError(
+            f"the mask {path} has {width}x{height} pixels and the model {resolution}x{resolution}; "
+            f"scale it to {resolution}x{resolution}, white where pixels are to be filled"
+        )
+    return mask

@@ -1,0 +1,94 @@
+"""A work dir whose files are damaged, of an older format, or another run's."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import igpt_jax as ig
+from igpt_jax.train.claim import read_claim, write_claim
+from igpt_jax.train.metrics import read_metrics
+from tests.train.runs import CONFIG, PALETTE, assert_equal, checkpoints_in, cut_off, evaluate, train, with_options
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def largest_file(directory):
+    return max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_path, undisturbed, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, evaluate=cut_off(evaluate, at=1))
+    damage(largest_file(tmp_path / "checkpoints" / "3" / "params"))
+    _, params, _ = ig.load(tmp_path)
+    assert f"{tmp_path}/checkpoints/3 is damaged" in capsys.readouterr().err
+    _, before, _ = ig.load(tmp_path / "checkpoints" / "2")
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+    with pytest.raises(ig.InputError, match="checkpoints/3 is damaged"):
+        ig.load(tmp_path / "checkpoints" / "3")
+    assert_equal(train(tmp_path), tmp_path, undisturbed)
+    assert checkpoints_in(tmp_path) == ["3", "3.damaged", "4", "6"]
+
+
+def test_a_run_whose_every_checkpoint_is_damaged_does_not_start_over(tmp_path):
+    train(tmp_path, config=with_options(keep_checkpoints=1))
+    damage(tmp_path / "checkpoints" / "6" / "about" / "metadata")
+    with pytest.raises(ig.InputError, match=r"all checkpoints in .* are damaged"):
+        train(tmp_path)
+
+
+def test_an_older_format_gives_its_parameters_and_a_newer_one_is_refused(tmp_path):
+    state = train(tmp_path, config=with_options(keep_checkpoints=1))
+    path = tmp_path / "checkpoints" / "6" / "about" / "metadata"
+    about = json.loads(path.read_text())
+    older = {name: about[name] for name in ("config", "palette", "palette_hash")} | {"format_version": 1}
+    path.write_text(json.dumps(older))
+    _, params, _ = ig.load(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    with pytest.raises(ig.InputError, match=r"format version 1.* python -m igpt_jax convert"):
+        train(tmp_path, config=with_options(steps=8))
+
+
+def test_a_work_dir_keeps_its_config_and_notices_an_edit(tmp_path):
+    write_claim(tmp_path, CONFIG, PALETTE)
+    assert read_claim(tmp_path) == (CONFIG, PALETTE.hash)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"steps": 6', '"steps": 7'))
+    with pytest.raises(ig.InputError, match=r"config.json is damaged or edited; delete it"):
+        read_claim(tmp_path)
+
+
+def test_a_palette_that_is_not_the_checkpoints_is_refused(tmp_path):
+    train(tmp_path)
+    other = ig.Palette(PALETTE.colors[::-1])
+    with pytest.raises(ig.InputError, match=f"the palette has hash {other.hash}, but .* {PALETTE.hash}"):
+        train(tmp_path, palette=other)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"step": 1, "x": 2.0}\n{"step": 2, "x"\n{"step": 3}\n', "line 2 of"),
+        ('{"step": 1}\n[]\n', "line 2 of"),
+        ('{"step": 1.5}\n', "line 1 of"),
+        ('{"step": 1, "x": "2"}\n', "line 1 of"),
+        ('{"step": 2}\n{"step": 1}\n', "not in order"),
+    ],
+)
+def test_damaged_metrics_are_refused_by_line(text, message, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    with pytest.raises(ig.InputError, match=message):
+        read_metrics(path)
+
+
+def test_a_last_line_cut_short_by_a_kill_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "x": 2.5}\n{"step": 2, "x": 3.')
+    assert read_metrics(path) == [{"step": 1, "x": 2.5}]
