@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.attention import cached_attention
+from igpt_jax.model.attention import attend, cached_attention
 from igpt_jax.model.transformer import NORM_EPSILON, quick_gelu
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys and values, (b, h, s, k)
@@ -104,13 +104,17 @@ def decode(
 def _attention(config, block, n_nd, t, position, cache):
     """Writes the keys and values of t positions into the cache, then attends to it."""
     qkv_bt3hk = _linear(block["qkv"], n_nd).reshape(-1, t, 3, config.heads, config.head_dim)
-    q_bhtk, *new = (qkv_bt3hk[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-    cache = tuple(
-        jax.lax.dynamic_update_slice_in_dim(old_bhsk, new_bhtk, position, axis=2)
-        for old_bhsk, new_bhtk in zip(cache, new, strict=True)
-    )
-    mixed_bhtk = cached_attention(q_bhtk * config.head_dim**-0.5, *cache, position)
-    return _linear(block["out"], mixed_bhtk.transpose(0, 2, 1, 3).reshape(n_nd.shape)), cache
+    qkv = [qkv_bt3hk[:, :, i] for i in range(3)]
+    q_bhtk, *new = (x_bthk.transpose(0, 2, 1, 3) for x_bthk in qkv)
+    if cache[0].shape[2] == t:  # there are no older positions
+        cache, mixed_bthk = tuple(new), attend(*qkv, causal=True, backend=config.attention)
+    else:
+        cache = tuple(
+            jax.lax.dynamic_update_slice_in_dim(old_bhsk, new_bhtk, position, axis=2)
+            for old_bhsk, new_bhtk in zip(cache, new, strict=True)
+        )
+        mixed_bthk = cached_attention(q_bhtk * config.head_dim**-0.5, *cache, position).transpose(0, 2, 1, 3)
+    return _linear(block["out"], mixed_bthk.reshape(n_nd.shape)), cache
 
 
 def _linear(weights, x_nd):

@@ -24,13 +24,14 @@ class Chip:
         return int(self.hbm * 2**30)
 
 
-# By jax's device_kind.  TPUs: cloud.google.com/tpu/docs, the page of each version (compute and HBM; interconnect in
-# Gbps a chip, 2,400 / 1,600 / 4,800 / 3,584, here in bytes).  GPUs: NVIDIA's data sheets, without sparsity.
+# By jax's device_kind.  TPUs: docs.cloud.google.com/tpu, the page of each version, which counts links both ways: 400,
+# 1,200 and 800 GB/s of v5e, v5p and v6e.  v4's six links of 50 GB/s are from Jouppi et al. 2023 (arXiv:2304.01433).
+# GPUs: NVIDIA's data sheets, without sparsity.
 CHIPS = {
-    "TPU v4": Chip(275e12, 32, 1228e9, 300e9, cores=2),
+    "TPU v4": Chip(275e12, 32, 1200e9, 300e9, cores=2),
     "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9),
     "TPU v5": Chip(459e12, 95, 2765e9, 600e9),
-    "TPU v6 lite": Chip(918e12, 32, 1640e9, 448e9),
+    "TPU v6 lite": Chip(918e12, 32, 1638e9, 400e9),
     "NVIDIA A100-SXM4-40GB": Chip(312e12, 40),
     "NVIDIA A100-SXM4-80GB": Chip(312e12, 80),
     "NVIDIA H100 80GB HBM3": Chip(989e12, 80),
