@@ -64,8 +64,7 @@ def test_a_run_that_fails_is_named_with_its_log_and_what_needs_it_is_left(tmp_pa
     failures = Scheduler(tmp_path, (0,), "test", 1, {"PATH": "", "JAX_PLATFORMS": "cpu"}).make([needs_it])
     log = tmp_path / "bad-seed0" / "log.txt"
     assert "size=tiny is not one of s, m, l, xl" in log.read_text()
-    assert failures[0].startswith("bad-seed0 failed: igpt_jax train: ")
-    assert "size=tiny is not one of" in failures[0]
+    assert failures[0].startswith("bad-seed0 failed: igpt_jax train: size=tiny is not one of s, m, l, xl\n")
     assert str(log) in failures[0]
     assert failures[1] == "needs-it-seed0 was not run, since what it needs failed"
     assert "bad-seed0 failed" in capfd.readouterr().err
