@@ -97,7 +97,9 @@ def _parse(options, argv):
     except AttributeError as error:
         raise InputError(f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
-        raise InputError(re.split(r"\n(?=\w+: )", str(error).strip())[-1]) from error  # after the lines of a traceback
+        # What follows the lines of a traceback; of our own errors without their name.
+        lines = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())
+        raise InputError(lines[-1]) from error
     except Exception as error:  # a config file is a program, and may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"

@@ -44,6 +44,7 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
 def _define_run(define, command):
     define("string", "workdir", None, "Directory of the run: checkpoints, metrics, report.")
     _define_distributed(define)
+    define("bool", "report", True, "Draw WORKDIR/report/ at the end.")
     if command == "train":
         define("bool", "profile", False, "Trace a few steps into WORKDIR/profile.")
         define("integer", "replay", None, "Change nothing; show what each image did to this step's loss.")

@@ -50,7 +50,8 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
         else:
             step, params = restore(run, options.step)
         evaluate(run, params, step, start, probed=is_probed(run) if options.probe is None else options.probe)
-        report(run, params)
+        if options.report:
+            report(run, params)
 
 
 def measures_origin(run: Run, step: int | None = None) -> bool:

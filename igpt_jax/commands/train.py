@@ -32,9 +32,11 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
             return
         with run.claim():
             try:
-                _train(run, start, preemption, _profilers(workdir) if options.profile else ())
+                params = _train(run, start, preemption, _profilers(workdir) if options.profile else ())
             except Preempted as notice:
                 raise Preempted(f"{notice}; {_standing(workdir)}; run the same command again to go on") from None
+            if options.report:
+                report(run, params)
 
 
 def _train(run, start, preemption, hooks):
@@ -64,7 +66,7 @@ def _train(run, start, preemption, hooks):
         if is_first():
             print(f"{run.config.keep_best} was best after step {step} of {last}")
     evaluate(run, params, step, start, probed=is_probed(run))
-    report(run, params)
+    return params
 
 
 def _replay(run, step):

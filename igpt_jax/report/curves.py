@@ -66,6 +66,40 @@ def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int
     _save(figure, path)
 
 
+def plot_curves(
+    path: pathlib.Path,
+    title: str,
+    x: str,
+    y: str,
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    *,
+    falls: bool = False,
+) -> None:
+    """Draws named curves of points (x, y, deviation of y); `falls` has x fall from left to right."""
+    figure, axes = _axes(title, x, y)
+    for (name, points), color, marker in zip(curves.items(), (MUTED, INK, ACCENT)[-len(curves) :], "^so", strict=False):
+        xs, ys, deviations = zip(*points, strict=True)
+        axes.errorbar(xs, ys, deviations, color=color, marker=marker, capsize=3, label=name)
+    if falls:
+        axes.invert_xaxis()
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_bars(path: pathlib.Path, title: str, y: str, bars: Mapping[str, tuple[float, float]]) -> None:
+    """Draws named bars of (height, deviation), with their heights above them."""
+    figure, axes = _axes(title, "", y)
+    figure.set_size_inches(max(6, 1.3 * len(bars)), 4.2)
+    heights, deviations = zip(*bars.values(), strict=True)
+    axes.bar(range(len(bars)), heights, yerr=deviations, color=ACCENT, ecolor=INK, capsize=3, width=0.6)
+    for place, (height, deviation) in enumerate(bars.values()):
+        axes.annotate(f"{height:.1f}", (place, height + deviation), (0, 3), textcoords="offset points", ha="center")
+    axes.set_xticks(range(len(bars)), list(bars), fontsize=8)
+    lowest = min(height - deviation for height, deviation in bars.values())
+    axes.set_ylim(max(0, 10 * np.floor(lowest / 10 - 1)), 102)
+    _save(figure, path)
+
+
 def _axes(title, x, y):
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -84,7 +84,9 @@ def test_a_run_starts_as_the_origin_and_measures_accuracy_and_no_probes(finetune
 
 
 def test_the_loaded_model_predicts_what_evaluate_measured(finetuned, capsys):
-    assert igpt("evaluate", f"--workdir={finetuned}", "--split=test") == 0
+    drawn = (finetuned / "report" / "infills.png").stat().st_mtime_ns
+    assert igpt("evaluate", f"--workdir={finetuned}", "--split=test", "--report=False") == 0
+    assert (finetuned / "report" / "infills.png").stat().st_mtime_ns == drawn
     evaluation = json.loads((finetuned / "evaluation.json").read_text())
     assert f"test: {evaluation['accuracy']['test']:.1f} % right, " in capsys.readouterr().out
     (model, params, _), run = ig.load(finetuned), Run(saved_config(finetuned), finetuned)
@@ -143,7 +145,7 @@ def test_what_cannot_be_fine_tuned_is_refused_in_one_line(arguments, message, or
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("form=x", "'form=x' is not an argument; give from, data, size"),
+        ("form=x", "'form=x' is not an argument; give from, size, resolution"),
         ("from=model.ckpt-7", "data=NAME for released weights"),
         ("from=model.ckpt-7,data=cifar10,size=xs", "size=xs is not one of s, m, l, xl"),
     ],

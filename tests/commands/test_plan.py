@@ -100,5 +100,5 @@ def test_the_pretraining_configs_are_the_papers(argument, rate, steps, batch):
     "argument", ["size=l,resolution=64", "size=tiny", "sise=s", "size=xl,resolution=64,objective=bert"]
 )
 def test_a_run_that_the_paper_does_not_have_is_refused(argument):
-    with pytest.raises(InputError, match=r"Table 5 has no|is not an argument; give size"):
+    with pytest.raises(InputError, match=r"Table 5 has no|is not an argument; give size|is not one of s, m, l, xl"):
         get_config(argument)

@@ -1,0 +1,32 @@
+"""The arguments of experiment files, `FILE.py:name=value,name=value`, checked against typed defaults."""
+
+from igpt_jax.errors import InputError
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def read_arguments(text: str, **defaults: str | int | float | tuple[str, ...]) -> dict:
+    """Reads `name=value,name=value`; a default says the type of its name, a tuple what may be chosen, the first if not.
+
+    Raises InputError naming the argument that is not known, or is not of its type.
+
+    >>> read_arguments("size=l,steps=7", size=("s", "l"), steps=1, objective=("ar", "bert"))
+    {'size': 'l', 'steps': 7, 'objective': 'ar'}
+    """
+    values = {name: default[0] if isinstance(default, tuple) else default for name, default in defaults.items()}
+    for argument in filter(None, text.split(",")):
+        name, _, value = argument.partition("=")
+        if name not in defaults or not value:
+            shown = ",".join(f"{known}={default}" for known, default in values.items() if default != "")
+            raise InputError(f"{argument!r} is not an argument; give {', '.join(defaults)}, such as {shown}")
+        if isinstance(choices := defaults[name], tuple):
+            if value not in choices:
+                raise InputError(f"{argument} is not one of {', '.join(choices)}")
+            values[name] = value
+            continue
+        kind = type(choices)
+        try:
+            values[name] = kind(value)
+        except ValueError:
+            raise InputError(f"{argument}, but {name} is {_KINDS[kind]}, such as {choices}") from None
+    return values

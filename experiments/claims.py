@@ -1,0 +1,249 @@
+"""Ten claims of the paper, each decided by a rule that was written down before there were results.
+
+A difference is taken seed by seed, and counts as more than nothing where its mean over the seeds exceeds its standard
+error (the standard deviation of the differences, divided by the square root of their number).  With three seeds that is
+a weak test, of the sign more than of the size.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from experiments import figure3_loss_and_probe, scales
+from igpt_jax.errors import InputError
+
+FAR = 10.0  # points of accuracy
+
+
+class Difference(NamedTuple):
+    """A mean of differences, one a seed, and its standard error; 0 with one seed."""
+
+    mean: float
+    error: float
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values_n: np.ndarray) -> "Difference":
+        """The mean and the standard error of the mean."""
+        n = len(values_n)
+        error = float(np.std(values_n, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+        return cls(float(np.mean(values_n)), error, tuple(float(value) for value in values_n))
+
+    def exceeds(self, threshold: float = 0.0) -> bool:
+        """Whether it is more than the threshold by more than its standard error."""
+        return self.mean - self.error > threshold
+
+    def includes_zero(self, errors: float) -> bool:
+        """Whether it is no farther from zero than so many standard errors."""
+        return abs(self.mean) <= errors * self.error
+
+
+class Measured:
+    """Values by table and key, one a seed, of the seeds that all tables have."""
+
+    def __init__(self, tables: Mapping[str, Sequence[dict]]):
+        self._rows = {
+            (table, row["key"]): row["values"] for table, rows in tables.items() for row in rows if row["key"]
+        }
+        self.seeds = sorted(set.intersection(*(set(values) for values in self._rows.values())))
+
+    def __call__(self, table: str, key: str) -> np.ndarray:
+        values = self._rows[table, key]
+        return np.array([values[seed] for seed in self.seeds])
+
+
+class Claim(NamedTuple):
+    """What the paper says; when it counts as held; from what is measured to whether it does, and by which figures."""
+
+    claim: str
+    rule: str
+    tables: tuple[str, ...]
+    decide: Callable[[Measured], tuple[bool, dict[str, Difference]]]
+
+
+def _all_exceed(differences, threshold=0.0):
+    return all(difference.exceeds(threshold) for difference in differences.values()), differences
+
+
+def _rises_then_falls(measured):
+    return _all_exceed(
+        {
+            "best layer - first": Difference.of(-measured("figure2", "first-minus-best")),
+            "best layer - last": Difference.of(-measured("figure2", "last-minus-best")),
+        }
+    )
+
+
+def _loss_goes_with_probe(scale):
+    def decide(measured):
+        correlations = []
+        for size in figure3_loss_and_probe.SIZES:
+            points = [
+                [measured("figure3", f"{size}-{step}-{what}") for step in figure3_loss_and_probe.steps(scale)]
+                for what in ("nats", "probe")
+            ]
+            nats_ns, probe_ns = (np.stack(part, axis=1) for part in points)
+            correlations.append([spearmanr(*pair).statistic for pair in zip(nats_ns, probe_ns, strict=True)])
+        correlation = Difference.of(-np.mean(correlations, axis=0))
+        return correlation.exceeds(), {"rank correlation of likelihood and probe": correlation}
+
+    return decide
+
+
+def _larger_probes_better(measured):
+    s, m, l = (measured("table2", f"{size}32") for size in "sml")  # noqa: E741
+    return _all_exceed({"M - S": Difference.of(m - s), "L - M": Difference.of(l - m)})
+
+
+def _bars(measured, what):
+    return [measured("figure4", f"{scales.STANDS_FOR}-{what}-{objective}") for objective in ("ar", "bert")]
+
+
+def _ar_probes_better(measured):
+    ar, bert = _bars(measured, "probe")
+    return _all_exceed({"AR - BERT, probed": Difference.of(ar - bert)})
+
+
+def _tuning_closes_the_gap(measured):
+    (probed_ar, probed_bert), (tuned_ar, tuned_bert) = _bars(measured, "probe"), _bars(measured, "finetune")
+    probed, tuned = probed_ar - probed_bert, tuned_ar - tuned_bert
+    closed = Difference.of(probed - np.abs(tuned))
+    differences = {"gap probed": Difference.of(probed), "gap fine-tuned": Difference.of(tuned), "closed by": closed}
+    return closed.exceeds(), differences
+
+
+def _joint_is_no_worse(measured):
+    data = scales.STANDS_FOR
+    difference = Difference.of(measured("table3", data) - measured("table3", f"{data}-class-only"))
+    return difference.mean + difference.error >= 0, {"joint - class-only": difference}
+
+
+def _pretraining_helps(measured):
+    difference = Difference.of(measured("table3", scales.STANDS_FOR) - measured("table3", "scratch"))
+    return _all_exceed({"fine-tuned - from scratch": difference})
+
+
+def _voting_helps(measured):
+    gains = {}
+    for what, said in (("probe", "probed"), ("finetune", "fine-tuned")):
+        key = f"{scales.STANDS_FOR}-{what}-bert"
+        gains[f"vote - mean over masks, {said}"] = Difference.of(
+            measured("figure4", f"{key}-vote") - measured("figure4", key)
+        )
+    return _all_exceed(gains)
+
+
+def _few_labels_beat_pixels(measured):
+    return _all_exceed(
+        {
+            f"features - raw pixels, {labels} labels a class": Difference.of(
+                measured("table4", f"{labels}") - measured("table4", f"{labels}-pixels")
+            )
+            for labels in (4, 25)
+        },
+        FAR,
+    )
+
+
+def _mask_rates(measured):
+    rates = {rate: measured("ablations", f"mask{rate}") for rate in (15, 20, 35)}
+    alike = Difference.of(rates[15] - rates[20])
+    worse = Difference.of((rates[15] + rates[20]) / 2 - rates[35])
+    return alike.includes_zero(2) and worse.exceeds(), {"15 % - 20 %": alike, "mean of 15 and 20 % - 35 %": worse}
+
+
+MORE = "more than its standard error"
+
+
+def claims(scale: str) -> list[Claim]:
+    """The ten, in the order of the README."""
+    return [
+        Claim(
+            "Accuracy by layer rises, then falls",
+            f"the layer that held-out images choose lies above the first and above the last by {MORE}",
+            ("figure2",),
+            _rises_then_falls,
+        ),
+        Claim(
+            "Lower held-out loss goes with better probes over training",
+            f"Spearman's correlation over a run's checkpoints, averaged over sizes, is on that side by {MORE}",
+            ("figure3",),
+            _loss_goes_with_probe(scale),
+        ),
+        Claim("Larger models probe better", f"M over S and L over M by {MORE}", ("table2",), _larger_probes_better),
+        Claim("AR probes beat BERT's", f"the difference is {MORE}", ("figure4",), _ar_probes_better),
+        Claim(
+            "Fine-tuning closes the gap between AR and BERT",
+            f"the gap of the probes is wider than the fine-tuned one, either way round, by {MORE}",
+            ("figure4",),
+            _tuning_closes_the_gap,
+        ),
+        Claim(
+            "The joint objective is at least as good as class-only",
+            "it is not worse by more than the standard error",
+            ("table3",),
+            _joint_is_no_worse,
+        ),
+        Claim("Pretraining beats training from scratch", f"the difference is {MORE}", ("table3",), _pretraining_helps),
+        Claim(
+            "Mask voting helps BERT",
+            f"the vote lies above the mean over the masks by {MORE}, probed and fine-tuned",
+            ("figure4",),
+            _voting_helps,
+        ),
+        Claim(
+            "Few-label probes beat raw pixels by far",
+            f"with 4 and with 25 labels a class by {FAR:g} points and {MORE}",
+            ("table4",),
+            _few_labels_beat_pixels,
+        ),
+        Claim(
+            "Mask rates of 15 and 20 % are alike, 35 % is worse",
+            f"15 and 20 % differ by less than two standard errors, and their mean lies above 35 % by {MORE}",
+            ("ablations",),
+            _mask_rates,
+        ),
+    ]
+
+
+def decide(tables: Mapping[str, Sequence[dict]], scale: str, command: str) -> list[dict]:
+    """What claims.json says, from the measured rows of all tables.
+
+    Raises InputError where a table lacks what a claim needs.
+    """
+    decided = []
+    for claim in claims(scale):
+        measured = Measured({table: tables[table] for table in claim.tables})
+        if not measured.seeds:
+            raise InputError(f"{', '.join(claim.tables)} has no seed that every row was measured with")
+        held, differences = claim.decide(measured)
+        decided.append(
+            {
+                "claim": claim.claim,
+                "held": bool(held),
+                "rule": claim.rule,
+                "figures": {
+                    name: {"mean": found.mean, "standard_error": found.error, "values": found.values}
+                    for name, found in differences.items()
+                },
+                "seeds": measured.seeds,
+                "command": command,
+            }
+        )
+    return decided
+
+
+def sentence(number: int, decided: dict) -> str:
+    """A claim in one line."""
+    figures = "; ".join(
+        f"{name}: {found['mean']:+.2f} ± {found['standard_error']:.2f}" for name, found in decided["figures"].items()
+    )
+    return f"{number}. **{'held' if decided['held'] else 'not held'}**: {decided['claim']} ({figures})"
+
+
+def summary(decided: Sequence[dict]) -> str:
+    """All claims, a line each, as Markdown."""
+    return "\n".join(itertools.starmap(sentence, enumerate(decided, start=1))) + "\n"

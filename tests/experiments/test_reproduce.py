@@ -1,0 +1,229 @@
+"""The graph of runs, the tables and the claims of `python -m experiments.reproduce`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import claims, figure3_loss_and_probe, paper
+from experiments.reproduce import TABLES, main, table_modules
+from experiments.runs import Run, in_order
+from experiments.scheduler import Scheduler, Task
+from experiments.tables import Row, markdown, measure
+from igpt_jax.errors import InputError
+
+PRINTED = {
+    "table1": ("Table 1",),
+    "table2": ("Table 2", "Section 4.4 text"),
+    "table3": ("Table 3", "Section 4.5 text"),
+    "table4": ("Table 4", "Section 4.7 text"),
+    "table5": ("Table 5",),
+}
+
+
+def rows_of(table, scale):
+    return table_modules(table)[table].rows(scale)
+
+
+def runs_of(scale, *tables):
+    return in_order(row.run for table in tables for row in rows_of(table, scale) if row.run)
+
+
+@pytest.mark.parametrize("scale", ["paper", "miniature"])
+def test_a_run_is_made_once_and_after_what_it_needs(scale):
+    runs = runs_of(scale, *TABLES)
+    places = {run: place for place, run in enumerate(runs)}
+    assert len(places) == len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        assert all(places[needed] < places[run] for _, needed in run.inputs)
+    apart = [runs_of(scale, table) for table in TABLES]
+    assert set(runs) == set().union(*apart)
+    assert sum(map(len, apart)) > 1.5 * len(runs)  # the tables share many of them
+
+
+def test_tables_that_are_read_from_the_same_runs_need_no_more():
+    assert runs_of("miniature", "table4") == runs_of("miniature", "figure2") == runs_of("miniature", "table1")
+
+
+def test_two_runs_of_one_name_are_refused():
+    first, second = Run("a", "train", "digits.py", ("x=1",)), Run("a", "train", "digits.py", ("x=2",))
+    with pytest.raises(InputError, match="two different runs are called a"):
+        in_order([first, Run("b", "train", "digits.py", (), (("from", second),))])
+
+
+def test_the_other_seeds_wait_for_the_search_of_the_first(tmp_path):
+    run = Run("tuned", "train", "x.py", (), (("from", Run("base", "train", "x.py", ())),), rates=(0.1, 0.01))
+    tasks = Scheduler(tmp_path, (4, 5), "test", 1, {}).tasks([run])
+    assert tasks[Task(run, 4)] == {Task(run.inputs[0][1], 4)}
+    assert tasks[Task(run, 5)] == {Task(run.inputs[0][1], 5), Task(run, 4)}
+    assert list(tasks).index(Task(run, 4)) < list(tasks).index(Task(run, 5))
+
+
+def test_a_run_that_fails_is_named_with_its_log_and_what_needs_it_is_left(tmp_path, capfd):
+    bad = Run("bad", "train", "table5_pretrain.py", ("size=tiny",))
+    needs_it = Run("needs-it", "train", "table5_pretrain.py", ("size=s",), (("from", bad),))
+    failures = Scheduler(tmp_path, (0,), "test", 1, {"PATH": "", "JAX_PLATFORMS": "cpu"}).make([needs_it])
+    log = tmp_path / "bad-seed0" / "log.txt"
+    assert "size=tiny is not one of s, m, l, xl" in log.read_text()
+    assert failures[0].startswith("bad-seed0 failed: igpt_jax train: size=tiny is not one of s, m, l, xl\n")
+    assert str(log) in failures[0]
+    assert failures[1] == "needs-it-seed0 was not run, since what it needs failed"
+    assert "bad-seed0 failed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["paper", "miniature"])
+@pytest.mark.parametrize("table", PRINTED)
+def test_a_table_has_every_row_that_the_paper_prints(table, scale, tmp_path):
+    module = table_modules(table)[table]
+    text = markdown(module.TITLE, [measure(row, tmp_path, (0,)) for row in module.rows(scale)])
+    lines = text.splitlines()
+    for entry in (entry for printed in PRINTED[table] for entry in paper.entries(printed)):
+        value = 100 - entry["value"] if entry["metric"] == "error_pct" else entry["value"]
+        shown = f"{value:g}" if table == "table5" else f"{value:.1f}"
+        if "std" in entry:
+            shown += f" ± {entry['std']:.1f}"
+        assert any(f"| {entry['method']} |" in line and shown in line for line in lines), entry
+
+
+def test_what_nobody_can_rerun_says_so():
+    for table in ("table2", "table5"):
+        found = [row for row in rows_of(table, "paper") if row.name == "iGPT-XL"]
+        assert found
+        assert all(row.run is None and "private" in row.remark for row in found)
+    assert any("suspicious" in row.remark and row.paper == 0.01 for row in rows_of("table5", "paper"))
+
+
+def test_keys_are_one_of_a_kind():
+    for scale in ("paper", "miniature"):
+        for table in TABLES:
+            keys = [row.key for row in rows_of(table, scale) if row.key]
+            assert len(keys) == len(set(keys))
+
+
+def as_expected(scale="miniature"):
+    """Every table with the values that the paper would have: by key, a mean and what each seed adds."""
+    values = {
+        ("figure2", "first-minus-best"): -20,
+        ("figure2", "last-minus-best"): -2,
+        ("table2", "s32"): 60,
+        ("table2", "m32"): 70,
+        ("table2", "l32"): 80,
+        ("figure4", "cifar10-probe-ar"): 90,
+        ("figure4", "cifar10-probe-bert"): 80,
+        ("figure4", "cifar10-finetune-ar"): 97,
+        ("figure4", "cifar10-finetune-bert"): 96,
+        ("figure4", "cifar10-probe-bert-vote"): 82,
+        ("figure4", "cifar10-finetune-bert-vote"): 97,
+        ("table3", "cifar10"): 97,
+        ("table3", "cifar10-class-only"): 96,
+        ("table3", "scratch"): 90,
+        ("table4", "4"): 60,
+        ("table4", "4-pixels"): 25,
+        ("table4", "25"): 80,
+        ("table4", "25-pixels"): 30,
+        ("ablations", "mask15"): 60,
+        ("ablations", "mask20"): 60,
+        ("ablations", "mask35"): 50,
+    }
+    for size in ("s", "m", "l"):
+        for place, step in enumerate(figure3_loss_and_probe.steps("miniature")):
+            values["figure3", f"{size}-{step}-nats"] = 1 - place / 10
+            values["figure3", f"{size}-{step}-probe"] = 60 + 5 * place
+    return values
+
+
+def decide(values, spread=0.1):
+    tables = {}
+    for place, ((table, key), value) in enumerate(values.items()):
+        drawn = np.random.default_rng(place).normal(value, spread, 3)
+        tables.setdefault(table, []).append({"key": key, "values": dict(enumerate(drawn))})
+    return claims.decide(tables, "miniature", "python -m experiments.reproduce all")
+
+
+def test_the_paper_holds_where_it_is_as_the_paper_says():
+    decided = decide(as_expected(), spread=0.01)
+    assert len(decided) == 10
+    assert [found["held"] for found in decided] == [True] * 10
+    assert decided[3]["figures"]["AR - BERT, probed"]["mean"] == pytest.approx(10, abs=0.1)
+    assert decided[3]["seeds"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("fallen", "change"),
+    [
+        ([1], {("figure2", "last-minus-best"): 0}),
+        ([1], {("figure2", "first-minus-best"): 3}),
+        ([2], {("figure3", f"{size}-{step}-probe"): 99 - step / 100 for size in "sml" for step in (250, 500)}),
+        ([3], {("table2", "m32"): 81}),
+        ([4, 5], {("figure4", "cifar10-probe-ar"): 79, ("figure4", "cifar10-finetune-bert"): 97}),
+        ([5], {("figure4", "cifar10-finetune-bert"): 85}),
+        ([5], {("figure4", "cifar10-finetune-ar"): 80}),
+        ([6], {("table3", "cifar10-class-only"): 99}),
+        ([7], {("table3", "scratch"): 98}),
+        ([8], {("figure4", "cifar10-finetune-bert-vote"): 95}),
+        ([9], {("table4", "25-pixels"): 71}),
+        ([10], {("ablations", "mask20"): 55}),
+        ([10], {("ablations", "mask35"): 61}),
+    ],
+)  # fmt: skip
+def test_each_claim_falls_where_its_numbers_do(fallen, change):
+    decided = decide(as_expected() | change, spread=0.01)
+    assert [place for place, found in enumerate(decided, start=1) if not found["held"]] == fallen
+
+
+def test_a_difference_within_its_standard_error_is_none():
+    found = claims.Difference.of(np.array([1.0, 2.0, 6.0]))
+    assert found.mean == 3
+    assert found.error == pytest.approx(np.sqrt(7) / np.sqrt(3))
+    assert found.exceeds()
+    assert not found.exceeds(2)
+    assert not claims.Difference.of(np.array([-1.0, 2.0, 0.5])).exceeds()
+    assert claims.Difference.of(np.array([-1.0, 2.0, 0.5])).includes_zero(1)
+
+
+def test_deviations_are_over_the_seeds():
+    row = {"name": "a", "setting": "b", "unit": "%", "paper": 41.9, "paper_std": None, "remark": "", "key": ""}
+    values = {0: 50.0, 1: 60.0}
+    shown = markdown("t", [row | {"values": values, "mean": 55.0, "std": float(np.std([50, 60], ddof=1))}])
+    assert "| a | b | 55.0 ± 7.1 % | 41.9 % |" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table9"], "there is no table 'table9'; choose one of all, table1"),
+        (["table1", "--jobs=0"], "--jobs=0 must be at least 1"),
+        (["table1", "--seeds=1,1"], "--seeds=1,1 is no list of different whole numbers"),
+    ],
+)
+def test_input_that_cannot_work_is_named(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--scale=miniature", f"--workdir={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_missing_commands_are_listed(tmp_path, capsys):
+    assert main(["table1", "--scale=paper", f"--workdir={tmp_path}", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("python -m igpt_jax train --config=experiments/table5_pretrain.py:size=l,resolution=32")
+    assert f"from={tmp_path}/pretrain-ar-l32-seed0" in lines[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_nobody_ran_has_no_number(tmp_path):
+    run = Run("absent", "train", "x.py", ())
+    found = measure(Row("iGPT-L", "x", 96.3, run=run, read=lambda result: 1.0), tmp_path, (0, 1))
+    assert (found["values"], found["run"]) == ({}, "absent")
+    assert "mean" not in found
+
+
+@pytest.mark.parametrize("scale", ["paper", "miniature"])
+@pytest.mark.parametrize("table", [table for table in TABLES if table.startswith("figure")])
+def test_a_figure_is_drawn_from_its_rows_even_where_some_are_missing(table, scale, tmp_path):
+    module = table_modules(table)[table]
+    rows = [measure(row, tmp_path, (0,)) for row in module.rows(scale)]
+    for place, row in enumerate(rows):
+        if place < len(rows) - 2:
+            row |= {"values": {0: 50.0 + place}, "mean": 50.0 + place, "std": None}
+    module.draw(tmp_path / "figure.png", rows)
+    with Image.open(tmp_path / "figure.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+    assert (0x1F, 0x6F, 0x8B) in colours  # the accent, in which the last curve or the bars are drawn
