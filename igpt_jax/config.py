@@ -25,8 +25,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     _check(value in choices, f"{name}={value!r} is not known; choose one of {', '.join(choices)}")
 
 
-# From most memory to most arithmetic: the backward pass recomputes nothing; all but matrix products and attention; all
-# but attention; everything.
+# From most memory to most arithmetic: recomputed is nothing; all but products and attention; all but attention; all.
 REMAT = ("none", "dots", "attention", "full")
 
 
@@ -110,9 +109,7 @@ class DataConfig:
     name: str = "digits"  # digits, photos, any TFDS image set, folder:PATH, or tokens:PATH
     directory: str = ""  # where TFDS prepares data sets; "" is TFDS's own default
     batch_size: int = 128  # images a step, over all processes
-    augmentation: str = (
-        "auto"  # "none", "flip", "crop", "pad_crop_flip", "place", or "auto": the paper's for the source
-    )
+    augmentation: str = "auto"  # "none", "flip", "crop", "pad_crop_flip", "place"; "auto": the paper's for the source
     filter: str = "area"  # of the resampling: "area", "bilinear", "bicubic"; the paper does not name its own
     fold_validation: bool = False  # train on the held-out images too, as for the paper's final runs
     on_error: str = "fail"  # an image that cannot be decoded: "fail" names it, "skip" takes the epoch's next instead

@@ -54,10 +54,13 @@ def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str
 
 
 def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
-    """Draws how costs grow, {(what grows, cost): {size: cost}}, each on logarithmic axes of its own."""
+    """Draws how costs grow, {(what grows, cost): {size: cost}}, on logarithmic axes; from 0 where they hardly do."""
     figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
     for axes, ((size, cost), curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         axes.loglog(*zip(*curve.items(), strict=True), color=ACCENT, marker="o")
+        if max(curve.values()) < 2 * min(curve.values()):
+            axes.set_yscale("linear")
+            axes.set_ylim(0, 1.2 * max(curve.values()))
         axes.set_xticks(list(curve), [f"{n:,}" for n in curve])
         axes.minorticks_off()
         axes.set_xlabel(size)
