@@ -17,6 +17,8 @@ SLICES = {
     "size=xl,resolution=64": ("v4:4x4x4", "v5e:8x8", "v5p:4x4x4", "v6e:8x8"),
 }
 STEPS = {"size=xl,resolution=64": 2_000_000}
+# A v4 chip is two devices, and 64 images do not split over 128: pairs share an image.
+MODEL_WAYS = {("size=xl,resolution=64", "v4:4x4x4"): 2}
 HEADER = (
     "| run | slice | devices | GiB a device (arguments + temporaries) | of | ms a step | bound | MFU at most | hours |"
 )
@@ -34,6 +36,7 @@ def main() -> None:
 def row(run: str, topology: str) -> str:
     """Compiles one plan and puts it in a line."""
     command = ["plan", "--json", f"--config=experiments/table5_pretrain.py:{run}", f"--topology={topology}"]
+    command.append(f"--config.parallel.model={MODEL_WAYS.get((run, topology), 1)}")
     finished = subprocess.run([sys.executable, "-m", "igpt_jax", *command], capture_output=True, text=True)
     if finished.returncode:
         return f"| {run} | {topology} | | {finished.stderr.strip().splitlines()[-1][:80]} | | | | | |"
