@@ -121,13 +121,12 @@ def mesh_of_three_processes(model):
 def test_a_process_that_cannot_go_on_says_why_and_leaves_none_waiting(failing, tmp_path):
     def arguments_of(index, option):
         broken = ["--config.palette.path=nowhere.npy"] if index in failing else []
-        command = ["palette", "--config=experiments/digits.py", f"--workdir={tmp_path / 'run'}"]
+        command = ["train", "--config=experiments/digits.py", f"--workdir={tmp_path / 'run'}"]
         return ["-m", "igpt_jax", *command, f"--distributed={option}", *broken]
 
     outcome = start(2, 1, arguments_of)
     for index, (status, _, error) in enumerate(outcome):
-        assert (status == 2) == (index in failing)
-        assert status != 0
+        assert status == 2 or (status != 0 and index not in failing)  # JAX may end a healthy one before it says why
         assert ("there is no palette at nowhere.npy" in error) == (index in failing)
     assert not (tmp_path / "run").exists()
 
@@ -143,8 +142,9 @@ def test_the_command_line_trains_alike_in_two_processes_and_in_one(tmp_path):
         command = ["-m", "igpt_jax", "train", f"--workdir={workdir}", *flags]
         outcome = start(count, 2 // count, lambda _, option, command=command: [*command, f"--distributed={option}"])
         assert [status for status, _, _ in outcome] == [0] * count, outcome
-        assert all(not output for _, output, _ in outcome[1:])
-        assert len(list((workdir / "report").iterdir())) == 5
+        assert [output for _, output, _ in outcome[1:]] == [""] * (count - 1)
+        drawn = {path.name for path in (workdir / "report").iterdir()}
+        assert {"samples.png", "surprise.png", "probe_by_layer.png"} <= drawn
         measured.append(json.loads((workdir / "evaluation.json").read_text()))
     one, two = measured
     assert two["nats_per_token"] == pytest.approx(one["nats_per_token"], rel=1e-5)
