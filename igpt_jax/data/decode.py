@@ -136,5 +136,6 @@ def _pillow_pixels(encoded):
 
 
 def _open(encoded, *formats):
-    encoded = encoded if isinstance(encoded, bytes) else encoded.item()  # outside of a graph it is a numpy array
-    return Image.open(io.BytesIO(encoded), formats=formats)
+    # Outside of a graph it is a numpy array, of an object or of so many bytes.
+    is_object = isinstance(encoded, np.ndarray) and encoded.dtype.kind == "O"
+    return Image.open(io.BytesIO(encoded.item() if is_object else encoded), formats=formats)
