@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import os
 import pathlib
 import random
 from collections.abc import Callable
@@ -81,7 +80,8 @@ def attempts(config: RunConfig, directory: pathlib.Path) -> dict[str, Attempt]:
 
 
 def _open(values, case):
-    return Run.open(RunConfig.from_dict(values), case / "workdir").config
+    with contextlib.chdir(case):  # where relative paths among the values lead
+        return Run.open(RunConfig.from_dict(values), case / "workdir").config
 
 
 def _changed(values, draw):
@@ -150,13 +150,9 @@ def _command(draw, case, directory):
     name = draw.choice(list(commands))
     argv = ["igpt_jax", name, *commands[name]]
     flag = draw.choice([flag for flag in command_flags(name, argv) if flag != "distributed"])
-    error, before = io.StringIO(), os.getcwd()
-    os.chdir(case)
-    try:
-        with contextlib.redirect_stderr(error):
-            status = command_line.main([*argv, f"--{flag}={draw.choice(TEXTS)}"])
-    finally:
-        os.chdir(before)
+    error = io.StringIO()
+    with contextlib.chdir(case), contextlib.redirect_stderr(error):
+        status = command_line.main([*argv, f"--{flag}={draw.choice(TEXTS)}"])
     if status:
         assert status == 2
         assert error.getvalue().count("\n") == 1, error.getvalue()
