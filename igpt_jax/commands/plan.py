@@ -32,7 +32,6 @@ from igpt_jax.parallel.plan import (
     count_collectives,
     describe,
     forward_work,
-    program_text,
     sampling_work,
     training_work,
 )
@@ -66,22 +65,17 @@ def _plan(config, where, what):
         images = config.data.batch_size
         check_batch("data.batch_size", images, where.mesh, config.parallel.microbatches)
         compiled, remat = _compile_training(config, where)
-        collectives = _collectives(compiled)
+        collectives = count_collectives(compiled)
         model, scattered = dataclasses.replace(config.model, remat=remat), "reduce-scatter" in (collectives or ())
         work = training_work(model, images, parameters, where.mesh, scattered)
     else:
         images, remat = config.evaluate.batch_size, "none"
         check_batch("evaluate.batch_size", images, where.mesh)
         compiled = (_compile_features if what == "features" else _compile_sample)(config, where)
-        collectives = _collectives(compiled)
+        collectives = count_collectives(compiled)
         work = (forward_work if what == "features" else sampling_work)(config.model, images, parameters, where.mesh)
     seconds = time.perf_counter() - start
     return describe(compiled, work, where, collectives=collectives, remat=remat, compile_seconds=seconds)
-
-
-def _collectives(compiled):
-    text = program_text(compiled)
-    return None if text is None else count_collectives(text)
 
 
 def _compile_training(config, where):

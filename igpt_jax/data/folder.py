@@ -38,9 +38,7 @@ def open_folder(root: pathlib.Path) -> FileSource:
     Raises:
       InputError: it holds no image.
     """
-    paths = sorted(_images(root))
-    if not paths:
-        raise InputError(f"{root} holds no image; expected files that end in {', '.join(_SUFFIXES)}")
+    paths = _images(root)
     classes = sorted({path.split(os.sep)[0] for path in paths}) if all(os.sep in path for path in paths) else []
     number = {name: i for i, name in enumerate(classes)}
     labels = [number.get(path.split(os.sep)[0], 0) for path in paths]
@@ -54,13 +52,11 @@ def open_images(path: pathlib.Path, resolution: int) -> FileSource:
       InputError: there is nothing, a folder without an image, or an image with fewer pixels a side than `resolution`.
     """
     if path.is_dir():
-        paths = sorted(str(path / image) for image in _images(path))
+        paths = [str(path / image) for image in _images(path)]
     elif path.exists():
         paths = [str(path)]
     else:
         raise InputError(f"there is no file {path}; name an image or a folder of images")
-    if not paths:
-        raise InputError(f"{path} holds no image; expected files that end in {', '.join(_SUFFIXES)}")
     for image in paths:
         with contextlib.suppress(tf.errors.OpError, OSError):  # what has no size is named when it is decoded
             height, width = size(tf.io.read_file(image)).numpy()
@@ -81,6 +77,13 @@ def _open_files(paths, labels, classes):
 
 
 def _images(root):
+    paths = sorted(_walk(root))
+    if not paths:
+        raise InputError(f"{root} holds no image; expected files that end in {', '.join(_SUFFIXES)}")
+    return paths
+
+
+def _walk(root):
     for directory, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in files:

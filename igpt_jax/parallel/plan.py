@@ -130,21 +130,17 @@ def describe(
     }
 
 
-def program_text(compiled) -> str | None:
-    """The compiled program, or None where the compiler does not print it."""
-    try:
-        return compiled.as_text()
-    except jax.errors.JaxRuntimeError:
-        return None
-
-
-def count_collectives(text: str) -> dict[str, dict[str, int]]:
+def count_collectives(compiled) -> dict[str, dict[str, int]] | None:
     """Collectives of a compiled program by kind: in one iteration of a loop over layers, and outside of loops.
 
     On TPU a reduce-scatter is printed as a fusion called all-reduce-scatter.  libtpu 0.0.52 makes one where a slice is
     a ring or 4x8; on 4x4, 8x8 and in three dimensions it prefers an all-reduce of the whole, even to an explicit
-    `psum_scatter`.
+    `psum_scatter`.  None where the compiler does not print its program.
     """
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
     named = r"\(.*op_name=\"([^\"]*)\""
     found = set(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?{named}", text))
     scatters = re.findall(r" fusion\(.*calls=%all-reduce-scatter.*op_name=\"([^\"]*)\"", text)
