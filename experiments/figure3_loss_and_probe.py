@@ -27,7 +27,7 @@ def steps(scale: str) -> tuple[int, ...]:
     """After which the runs are measured."""
     if scale == "paper":
         return 131_000, 262_000, 524_000, 1_000_000
-    return tuple(scales.STEPS["ar"] * quarter // 4 for quarter in (1, 2, 3, 4))
+    return tuple(scales.STEPS * quarter // 4 for quarter in (1, 2, 3, 4))
 
 
 def rows(scale: str) -> list[Row]:

@@ -21,7 +21,7 @@ import ml_collections
 
 from experiments import paper, scales
 from experiments.arguments import read_arguments
-from experiments.finetune import finetuning
+from experiments.finetune import STEPS_AN_EPOCH, finetuning
 from experiments.origins import ARGUMENTS, pretraining_of
 from experiments.runs import Run, accuracy
 from experiments.table1_probe import probing
@@ -32,7 +32,7 @@ from igpt_jax.errors import InputError
 
 TITLE = "Fine-tuning"
 DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet2012"}
-MINIATURE_EPOCH, MINIATURE_EPOCHS, MINIATURE_PATIENCE = 81, 4, 2  # steps an epoch; epochs at most, and without gain
+MINIATURE_EPOCHS, MINIATURE_PATIENCE = 12, 4  # at most, and without a better accuracy
 MINIATURE_RATES = {"fine-tune": (1e-3, 3e-4), "scratch": (3e-3, 1e-3)}
 
 
@@ -53,8 +53,7 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
         config.model.head_layer = _best_layer(pathlib.Path(given["probe"]))
     if given["scale"] == "miniature":
         scales.measure_in_miniature(config)
-        config.steps = MINIATURE_EPOCHS * MINIATURE_EPOCH
-        config.checkpoint_every = config.evaluate.every = MINIATURE_EPOCH
+        config.steps = MINIATURE_EPOCHS * STEPS_AN_EPOCH["digits"]
         config.stop_after = MINIATURE_PATIENCE
     return config
 

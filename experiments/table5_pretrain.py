@@ -54,8 +54,8 @@ def pretraining_config(size: str, resolution: int, objective: str, scale: str) -
         config.evaluate.probe.solver, config.evaluate.probe.steps = "sgd", 20_000
         every = 131_000  # the released checkpoints are those of 131, 262, 524 and 1,000 thousand steps
     else:
-        config.steps = scales.STEPS[objective]
-        config.optimizer.learning_rate = scales.RATES[objective]
+        config.steps = scales.STEPS
+        config.optimizer.learning_rate = scales.LEARNING_RATE
         config.checkpoint_every = every = config.steps // 4
     if objective == "ar":  # Figure 3 has no others
         config.evaluate.every = config.keep_every = every

@@ -1,7 +1,6 @@
 """What ends a command early; the command line prints it as one line."""
 
 import sys
-import threading
 
 
 class InputError(ValueError):
@@ -13,16 +12,23 @@ class Preempted(Exception):
 
 
 def hide_late_writes() -> None:
-    """Has tensorstore's threads print nothing where a write ends after another has failed; everything else is printed.
+    """Has tensorstore print nothing where a read or a write ends after another has failed; all else is printed.
 
-    Orbax raises the failure that came first, and closes its event loop; every later end of a write then prints a
-    traceback that says nothing but that.
+    Orbax raises the failure that came first, and closes its event loop; every later end then prints a traceback that
+    begins in asyncio, since no Python code has called it, and says nothing but that.
     """
-    print_traceback = sys.excepthook
+    print_traceback, print_unraisable = sys.excepthook, sys.unraisablehook
 
-    def hook(kind, error, trace):
-        elsewhere = threading.current_thread() is not threading.main_thread()
-        if not (elsewhere and kind is RuntimeError and str(error) == "Event loop is closed"):
+    def is_late(error, trace):
+        begins_in = trace.tb_frame.f_globals["__name__"] if trace else ""
+        return begins_in.startswith("asyncio.") and str(error) == "Event loop is closed"
+
+    def excepthook(kind, error, trace):
+        if not is_late(error, trace):
             print_traceback(kind, error, trace)
 
-    sys.excepthook = hook
+    def unraisablehook(unraisable):
+        if not is_late(unraisable.exc_value, unraisable.exc_traceback):
+            print_unraisable(unraisable)
+
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook

@@ -18,6 +18,7 @@ def damage(path):
     path.write_bytes(content)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax, where a read has failed
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_path, undisturbed, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, evaluate=cut_off(evaluate, at=1))
