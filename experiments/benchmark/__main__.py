@@ -34,6 +34,7 @@ ENTRIES = {
     "palette": "data:palette",
     "probe": "probe:probe",
     "growth": "growth:growth",
+    "profile": "profile:profile",
 }
 
 

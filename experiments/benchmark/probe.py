@@ -13,7 +13,7 @@ LAYERS, IMAGES, WIDTH, CLASSES, L2 = 25, 10_000, 512, 10, (1e-4, 1e-3, 1e-2)
 
 def probe() -> list[Result]:
     """25 layers of 10,000 x 512 features, 10 classes, three strengths: one round, since the peer takes minutes."""
-    features_lbd, labels_b = _features()
+    features_lbd, labels_b = synthetic_features()
     reached = {}
 
     def ours():
@@ -35,7 +35,7 @@ def probe() -> list[Result]:
     return [dataclasses.replace(result, remark=remark)]
 
 
-def _features():
+def synthetic_features() -> tuple[np.ndarray, np.ndarray]:
     """Standardised features whose spectrum falls as a network's does, and which tell something about the classes."""
     rng = np.random.default_rng(0)
     labels_b = rng.integers(0, CLASSES, IMAGES).astype(np.int32)

@@ -1,5 +1,6 @@
 """The pre-norm residual stack: norms without bias, attention, MLP, and a scan over the blocks."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -17,9 +18,12 @@ REMAT_POLICIES = {
     "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+# The backward pass of what it wraps starts from the arguments; without it, the scan over the blocks would stack every
+# value between, and a reshaped copy of every weight.
+recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
-@jax.checkpoint  # the backward pass needs x alone
+@recomputed
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x·sigmoid(1.702x), the released code's approximation of the Gaussian error linear unit."""
     return x * jax.nn.sigmoid(1.702 * x)
@@ -52,9 +56,14 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
         gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("gain",)), x_btd.shape[-1:])
-        x_btd = x_btd.astype(jnp.float32)
-        scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
-        return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(self.dtype)
+        return _normed(x_btd, gain_d, self.dtype)
+
+
+@functools.partial(recomputed, static_argnums=2)
+def _normed(x_btd, gain_d, dtype):
+    x_btd = x_btd.astype(jnp.float32)
+    scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
+    return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(dtype)
 
 
 class Linear(nn.Module):
@@ -73,15 +82,22 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def parameter(name, initializer, shape, axes):
-            initializer = nn.with_logical_partitioning(initializer, axes)
-            return gather(self.param(name, initializer, shape).astype(self.config.dtype), axes)
+            return self.param(name, nn.with_logical_partitioning(initializer, axes), shape)
 
-        kernel = parameter("kernel", nn.initializers.normal(self.std), self.inputs + self.outputs, self.axes)
+        def whole(weight, axes):
+            return gather(weight.astype(self.config.dtype), axes)
+
+        @recomputed
+        def product(x, kernel):
+            return x.reshape(-1, flat_inputs) @ whole(kernel, self.axes).reshape(flat_inputs, flat_outputs)
+
         flat_inputs, flat_outputs = math.prod(self.inputs), math.prod(self.outputs)
-        y = x.reshape(-1, flat_inputs) @ kernel.reshape(flat_inputs, flat_outputs)
+        kernel = parameter("kernel", nn.initializers.normal(self.std), self.inputs + self.outputs, self.axes)
+        y = product(x, kernel)
         if self.config.use_bias:
-            bias = parameter("bias", nn.initializers.zeros, self.outputs, self.axes[len(self.inputs) :])
-            y += bias.reshape(1, flat_outputs)
+            axes = self.axes[len(self.inputs) :]
+            bias = parameter("bias", nn.initializers.zeros, self.outputs, axes)
+            y += whole(bias, axes).reshape(1, flat_outputs)
         return y.reshape(*x.shape[: x.ndim - len(self.inputs)], *self.outputs)
 
 

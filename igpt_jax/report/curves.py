@@ -98,8 +98,24 @@ def plot_bars(path: pathlib.Path, title: str, y: str, bars: Mapping[str, tuple[f
     for place, (height, deviation) in enumerate(bars.values()):
         axes.annotate(f"{height:.1f}", (place, height + deviation), (0, 3), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(bars)), list(bars), fontsize=8)
-    lowest = min(height - deviation for height, deviation in bars.values())
-    axes.set_ylim(max(0, 10 * np.floor(lowest / 10 - 1)), 102)
+    axes.set_ylim(bottom=0)
+    _save(figure, path)
+
+
+def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str, float]]) -> None:
+    """Draws a bar a name, {name: {part: share of 1}}, cut into the parts that make it up."""
+    figure, axes = _axes(title, "", "")
+    figure.set_size_inches(9, 1.4 + 0.6 * len(shares))
+    parts = list(dict.fromkeys(part for found in shares.values() for part in found))
+    left = np.zeros(len(shares))
+    for part, color in zip(parts, (ACCENT, "#8fbcc9", MUTED, INK), strict=False):
+        widths = np.array([100 * found.get(part, 0.0) for found in shares.values()])
+        bars = axes.barh(range(len(shares)), widths, left=left, color=color, label=part, height=0.6)
+        axes.bar_label(bars, [f"{width:.0f}" if width > 3 else "" for width in widths], label_type="center", color="w")
+        left += widths
+    axes.set_yticks(range(len(shares)), list(shares), fontsize=8)
+    axes.invert_yaxis()
+    axes.legend(frameon=False, ncols=len(parts), fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.1))
     _save(figure, path)
 
 

@@ -1,0 +1,139 @@
+"""Where our own time goes: the operations of one traced call by kind, and the least time that its arithmetic needs."""
+
+import collections
+import dataclasses
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import igpt_jax as ig
+from experiments.benchmark.measure import Result, seconds
+from experiments.benchmark.probe import CLASSES, L2, synthetic_features
+from igpt_jax.config import SIZES, ModelConfig, OptimizerConfig, RunConfig
+from igpt_jax.evaluate.logistic_regression import fit_probes
+from igpt_jax.generate.sample import image_keys, sample
+from igpt_jax.model.flops import executed_flops
+from igpt_jax.parallel.mesh import make_mesh, put_batch
+from igpt_jax.report.curves import plot_shares
+from igpt_jax.train.optimizer import adam
+from igpt_jax.train.state import compile_run, init_state
+
+PICTURE = pathlib.Path(__file__).parents[1] / "results" / "profile.png"
+SMALL = ModelConfig(layers=4, width=256, heads=4, unroll=4)
+PRODUCTS, SOLVES = "matrix products", "eigenvalues (LAPACK)"
+MOVES, ARITHMETIC = "copies, zeros and transposes", "elementwise and sums"
+MOVING = {
+    *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "pad", "reshape", "scatter", "slice"),
+    *("transpose", "update", "wrapped"),
+}  # in names of operations that XLA has fused, such as copy_slice_fusion
+CONTAINERS = {"call", "conditional", "while"}  # whose time is that of what they contain
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A call to trace; the floating-point operations of its matrix products, where they bound it."""
+
+    run: Callable[[], object]
+    flops: float = 0.0
+
+
+def profile() -> list[Result]:
+    """Every kind's share of the time that the threads were busy, and a picture of them."""
+    shares, results = {}, []
+    for name, case in _cases():
+        shares[name] = found = _shares(case.run)
+        for kind, share in found.items():
+            results.append(Result(f"profile, {name}: {kind}", "% of the busy time", 100 * share))
+        if case.flops:
+            took, ceiling = min(seconds(case.run) for _ in range(3)), _product_speed()
+            remark = (
+                f"its {case.flops / 1e9:,.0f} GFLOP need {case.flops / ceiling:.2f} s at the {ceiling / 1e9:,.0f} "
+                "GFLOP/s of XLA's fastest product of matrices here"
+            )
+            results.append(Result(f"profile, {name}", "s, less is better", took, remark=remark))
+    plot_shares(PICTURE, "Where the time goes (% of what the threads were busy)", shares)
+    return results
+
+
+def _cases() -> Iterator[tuple[str, Case]]:
+    yield "training step, L=4 d=256, batch 4", _training(SMALL, images=4)
+    yield "training step, iGPT-S, batch 1", _training(SIZES["s"], images=1)
+    yield "drawing, L=4 d=256, batch 8", Case(_drawing(SMALL, batch=8))
+    yield "25 probes of 10,000 x 512, three strengths", Case(_probing())
+
+
+def _training(config, images):
+    run = RunConfig(model=config, optimizer=OptimizerConfig())
+    optimizer, mesh = adam(run.optimizer, lambda _: 1e-4), make_mesh(run.parallel, jax.devices()[:1])
+    state = init_state(ig.ImageGPT(config), optimizer, 0, mesh)
+    batch = put_batch({"tokens": np.zeros((images, config.context), np.int32)}, mesh)
+    step_function, _ = compile_run(run, optimizer, mesh, state, batch, None)
+
+    def step():
+        nonlocal state
+        state, _ = jax.block_until_ready(step_function(state, batch))
+
+    return Case(step, executed_flops(config, images))
+
+
+def _drawing(config, batch):
+    model = ig.ImageGPT(config)
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), np.zeros((1, config.context), np.int32)))["params"]
+    keys, given_bt = image_keys(0, batch), np.zeros((batch, 0), np.int32)
+    return lambda: sample(model, params, keys, given_bt).block_until_ready()
+
+
+def _probing():
+    features_lbd, labels_b = synthetic_features()
+    return lambda: fit_probes(features_lbd, labels_b, CLASSES, L2)
+
+
+def _shares(run: Callable[[], object]) -> dict[str, float]:
+    """Kind -> share of the time of all of XLA's operations in a call, on all threads; the largest first."""
+    run()
+    run()
+    with tempfile.TemporaryDirectory() as directory:
+        with jax.profiler.trace(directory):
+            run()
+        (trace,) = pathlib.Path(directory).rglob("*.xplane.pb")
+        busy = collections.Counter()
+        for name, nanoseconds in _operations(trace):
+            if kind := _kind(name):
+                busy[kind] += nanoseconds
+    return {kind: nanoseconds / busy.total() for kind, nanoseconds in busy.most_common()}
+
+
+def _operations(trace: pathlib.Path) -> Iterator[tuple[str, float]]:
+    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                if not event.name.startswith("end: ") and any(name == "hlo_op" for name, _ in event.stats):
+                    yield event.name, event.duration_ns
+
+
+def _kind(operation: str) -> str | None:
+    words = set(re.findall("[a-z]+", operation)) - {"fusion", "clone", "remat"}
+    if words & {"dot", "ynn"}:
+        return PRODUCTS
+    if "custom" in words:
+        return SOLVES
+    if words <= CONTAINERS:
+        return None
+    return MOVES if words <= MOVING else ARITHMETIC
+
+
+def _product_speed() -> float:
+    """FLOP/s of the fastest of a few float32 products, (n, k) x (k, m), of the sizes that the networks have."""
+
+    def speed(n, k, m):
+        a_nk, b_km, product = jnp.ones((n, k)), jnp.ones((k, m)), jax.jit(jnp.matmul)
+        product(a_nk, b_km).block_until_ready()
+        return 2 * n * k * m / min(seconds(lambda: product(a_nk, b_km).block_until_ready()) for _ in range(20))
+
+    return max(speed(*sizes) for sizes in ((4096, 256, 1024), (1024, 512, 2048), (2048, 2048, 2048)))
