@@ -90,8 +90,9 @@ def _compile_training(config, where):
 
 def _compile_features(config, where):
     model, tokens_bt = ImageGPT(config.model), _tokens(config, where, config.evaluate.batch_size)
+    params = abstract_params(model, where.mesh)
     with logical_axes(where.mesh):
-        return image_features.lower(model, abstract_params(model, where.mesh), {"tokens": tokens_bt}).compile()
+        return image_features.lower(model, params, {"tokens": tokens_bt}).compile()
 
 
 def _compile_sample(config, where):
@@ -99,8 +100,9 @@ def _compile_sample(config, where):
     rngs_b = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
     rngs_b = jax.ShapeDtypeStruct(rngs_b.shape, rngs_b.dtype, sharding=batch_sharding(where.mesh))
     nothing_bt = jax.ShapeDtypeStruct((b, 0), jnp.int32, sharding=batch_sharding(where.mesh))
+    params = abstract_params(model, where.mesh)
     with logical_axes(where.mesh):
-        return sample.lower(model, abstract_params(model, where.mesh), rngs_b, nothing_bt).compile()
+        return sample.lower(model, params, rngs_b, nothing_bt).compile()
 
 
 def _tokens(config, where, images):

@@ -63,6 +63,18 @@ def test_the_papers_runs_compile_and_fit(argument, topology, devices):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu")
+@pytest.mark.parametrize("what", ["features", "sample"])
+def test_the_other_programs_gather_each_weight_once(what):
+    finished = plan("size=s,resolution=32", f"--what={what}", "--json")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["fits"]
+    gathers = found["collectives"]["all-gather"]
+    assert gathers["in_loops"] == (6 if what == "features" else 0)  # drawing has all weights whole from the start
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu")
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
