@@ -12,5 +12,5 @@ def keep_freed_memory() -> None:
     if "CS_GNU_LIBC_VERSION" in os.confstr_names:
         mallopt = ctypes.CDLL(None).mallopt
         m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
-        for parameter, value in ((m_trim_threshold, 2**31 - 1), (m_mmap_max, 0), (m_arena_max, 1)):
+        for parameter, value in ((m_trim_threshold, -1), (m_mmap_max, 0), (m_arena_max, 1)):
             mallopt(parameter, value)
