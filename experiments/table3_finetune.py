@@ -32,8 +32,9 @@ from igpt_jax.errors import InputError
 
 TITLE = "Fine-tuning"
 DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet2012"}
-MINIATURE_EPOCHS, MINIATURE_PATIENCE = 12, 4  # at most, and without a better accuracy
-MINIATURE_RATES = {"fine-tune": (1e-3, 3e-4), "scratch": (3e-3, 1e-3)}
+# In the miniature: at most, measured once in, and without a better accuracy.
+MINIATURE_EPOCHS, MINIATURE_MEASURED, MINIATURE_PATIENCE = 40, 2, 8
+MINIATURE_RATES = (3e-3, 1e-3)
 
 
 def get_config(arguments: str) -> ml_collections.ConfigDict:
@@ -54,7 +55,8 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
     if given["scale"] == "miniature":
         scales.measure_in_miniature(config)
         config.steps = MINIATURE_EPOCHS * STEPS_AN_EPOCH["digits"]
-        config.stop_after = MINIATURE_PATIENCE
+        config.checkpoint_every = config.evaluate.every = MINIATURE_MEASURED * STEPS_AN_EPOCH["digits"]
+        config.stop_after = MINIATURE_PATIENCE // MINIATURE_MEASURED
     return config
 
 
@@ -88,7 +90,7 @@ def from_scratch(size: str, resolution: int, data: str, scale: str) -> Run:
 def _rates(pretrained, scale, what):
     """Learning rates in the order of the search: from a third of pretraining's, or from scratch from that itself."""
     if scale == "miniature":
-        return MINIATURE_RATES[what]
+        return MINIATURE_RATES
     given = dict(argument.split("=") for argument in pretrained.arguments)
     rate = paper.learning_rates()[given["size"], int(given["resolution"]), given["objective"]]
     steps = (1, 3, 10, 30) if what == "scratch" else (3, 10, 30, 100)
