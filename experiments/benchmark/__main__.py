@@ -3,9 +3,9 @@
     python -m experiments.benchmark [ENTRY ...] [--json=FILE]
 
 Every entry checks first that both sides compute the same thing, warms both up, and then measures them in alternating
-rounds.  It prints the median of each side and of the ratio of each round: the ratio is what means something, since both
-sides share the machine's moods.  More than 1 means that ours is faster.  The peers come with the extra `test`; an entry
-whose peer is absent is left out with a word.
+rounds; training steps in a process a side.  It prints the median of each side and of the ratio of each round: the ratio
+is what means something, since both sides share the machine's moods.  More than 1 means that ours is faster.  The peers
+come with the extra `test`; an entry whose peer is absent is left out with a word.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Timing in turns: what a comparison is, and how it is made and described."""
 
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
+
+from igpt_jax.memory import keep_freed_memory
 
 ROUNDS = 5
 SECONDS = "s, less is better"  # a unit
@@ -41,6 +44,32 @@ class Result:
             f"{self.name}: {self.ours:,.4g} {self.unit} against {self.peer:,.4g} of {self.peer_name}\n"
             f"  {self.ratio:.3g} times ({rounds}); {self.remark}"
         )
+
+
+class Elsewhere:
+    """A function that is made, and then called, in a process of its own: no side's memory or threads touch another's.
+
+    make: of a module, called with the arguments; what they are and what the function returns can be pickled.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], object]], *arguments):
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        context.Process(target=_serve, args=(there, make, arguments), daemon=True).start()
+        there.close()
+
+    def __call__(self) -> object:
+        """Raises EOFError where the process has ended; it has said why."""
+        self._here.send(None)
+        return self._here.recv()
+
+
+def _serve(connection, make, arguments):
+    keep_freed_memory()
+    function = make(*arguments)
+    while True:
+        connection.recv()
+        connection.send(function())
 
 
 @dataclasses.dataclass(frozen=True)

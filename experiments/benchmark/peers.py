@@ -68,12 +68,11 @@ class MinimalImageGPT(torch.nn.Module):
         return n_btd @ w["lm_head/weight"].T
 
 
-def trainer(model: torch.nn.Module, tokens_bt: torch.Tensor, learning_rate: float):
-    """A function that takes one Adam step on the tokens and returns the loss before it, nats per token."""
+def trainer(model: torch.nn.Module, tokens_bt: torch.Tensor, sos: int, learning_rate: float):
+    """A function that takes an Adam step on the tokens, after `sos`, and returns the loss before it, nats per token."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=1e-8)
-    sos_b1 = torch.full((len(tokens_bt), 1), _vocabulary(model))
-    previous_bt = torch.cat([sos_b1, tokens_bt[:, :-1]], dim=1)
+    previous_bt = torch.cat([torch.full((len(tokens_bt), 1), sos), tokens_bt[:, :-1]], dim=1)
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -85,8 +84,3 @@ def trainer(model: torch.nn.Module, tokens_bt: torch.Tensor, learning_rate: floa
         return loss.item()
 
     return step
-
-
-def _vocabulary(model):
-    config = model.config
-    return config.vocabulary if isinstance(config, ModelConfig) else config.vocab_size - 1

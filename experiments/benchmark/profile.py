@@ -26,8 +26,7 @@ from igpt_jax.train.state import compile_run, init_state
 
 PICTURE = pathlib.Path(__file__).parents[1] / "results" / "profile.png"
 SMALL = ModelConfig(layers=4, width=256, heads=4, unroll=4)
-PRODUCTS, SOLVES = "matrix products", "eigenvalues (LAPACK)"
-MOVES, ARITHMETIC = "copies, zeros and transposes", "elementwise and sums"
+PRODUCTS, ARITHMETIC, MOVES = "matrix products", "elementwise and sums", "copies, zeros and transposes"
 MOVING = {
     *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "pad", "reshape", "scatter", "slice"),
     *("transpose", "update", "wrapped"),
@@ -121,8 +120,6 @@ def _kind(operation: str) -> str | None:
     words = set(re.findall("[a-z]+", operation)) - {"fusion", "clone", "remat"}
     if words & {"dot", "ynn"}:
         return PRODUCTS
-    if "custom" in words:
-        return SOLVES
     if words <= CONTAINERS:
         return None
     return MOVES if words <= MOVING else ARITHMETIC

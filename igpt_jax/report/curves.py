@@ -105,6 +105,7 @@ def plot_bars(path: pathlib.Path, title: str, y: str, bars: Mapping[str, tuple[f
 def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str, float]]) -> None:
     """Draws a bar a name, {name: {part: share of 1}}, cut into the parts that make it up."""
     figure, axes = _axes(title, "", "")
+    axes.grid(False)
     figure.set_size_inches(9, 1.4 + 0.6 * len(shares))
     parts = list(dict.fromkeys(part for found in shares.values() for part in found))
     left = np.zeros(len(shares))

@@ -42,7 +42,7 @@ def test_auto_recomputes_as_little_as_the_memory_allows(gradients):
     _, compiled = gradients
     temporaries = {remat: compiled[remat].memory_analysis().temp_size_in_bytes for remat in REMAT}
     assert sorted(temporaries.values(), reverse=True) == list(temporaries.values())
-    assert temporaries["full"] < temporaries["none"] / 2
+    assert temporaries["full"] < 0.6 * temporaries["none"]
 
     def choose(memory):
         return compile_to_fit(lambda config: compiled[config.remat], CONFIG, memory)[1]
