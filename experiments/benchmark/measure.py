@@ -1,5 +1,6 @@
 """Timing in turns: what a comparison is, and how it is made and described."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -67,9 +68,10 @@ class Elsewhere:
 def _serve(connection, make, arguments):
     keep_freed_memory()
     function = make(*arguments)
-    while True:
-        connection.recv()
-        connection.send(function())
+    with contextlib.suppress(EOFError):  # the measuring process has ended
+        while True:
+            connection.recv()
+            connection.send(function())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def profile() -> list[Result]:
 
 def _cases() -> Iterator[tuple[str, Case]]:
     yield "training step, L=4 d=256, batch 4", _training(SMALL, images=4)
-    yield "training step, iGPT-S, batch 1", _training(SIZES["s"], images=1)
+    yield "training step, iGPT-S, batch 1", _training(dataclasses.replace(SIZES["s"], unroll=24), images=1)
     yield "drawing, L=4 d=256, batch 8", Case(_drawing(SMALL, batch=8))
     yield "25 probes of 10,000 x 512, three strengths", Case(_probing())
 

@@ -32,8 +32,8 @@ def train() -> list[Result]:
 
 
 def train_s() -> list[Result]:
-    """iGPT-S, one image a step."""
-    return _train("train, iGPT-S, batch 1", SIZES["s"], images=1, rounds=5)
+    """iGPT-S, one image a step; its layers unrolled, which takes twice as long to compile and is 4 % faster."""
+    return _train("train, iGPT-S, batch 1", dataclasses.replace(SIZES["s"], unroll=24), images=1, rounds=5)
 
 
 def _train(name, config, images, rounds):
