@@ -32,8 +32,8 @@ from igpt_jax.errors import InputError
 
 TITLE = "Fine-tuning"
 DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet2012"}
-# In the miniature: at most, measured once in, and without a better accuracy.
-MINIATURE_EPOCHS, MINIATURE_MEASURED, MINIATURE_PATIENCE = 40, 2, 8
+# In the miniature: epochs at most, epochs between two measurements, and measurements without a better accuracy.
+MINIATURE_EPOCHS, MINIATURE_MEASURED, MINIATURE_PATIENCE = 40, 2, 4
 MINIATURE_RATES = (3e-3, 1e-3)
 
 
@@ -56,7 +56,7 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
         scales.measure_in_miniature(config)
         config.steps = MINIATURE_EPOCHS * STEPS_AN_EPOCH["digits"]
         config.checkpoint_every = config.evaluate.every = MINIATURE_MEASURED * STEPS_AN_EPOCH["digits"]
-        config.stop_after = MINIATURE_PATIENCE // MINIATURE_MEASURED
+        config.stop_after = MINIATURE_PATIENCE
     return config
 
 
@@ -88,7 +88,10 @@ def from_scratch(size: str, resolution: int, data: str, scale: str) -> Run:
 
 
 def _rates(pretrained, scale, what):
-    """Learning rates in the order of the search: from a third of pretraining's, or from scratch from that itself."""
+    """Learning rates in the order of the search: from a third of pretraining's, or from scratch from that itself.
+
+    In the miniature both begin at pretraining's own.
+    """
     if scale == "miniature":
         return MINIATURE_RATES
     given = dict(argument.split("=") for argument in pretrained.arguments)

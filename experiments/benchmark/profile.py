@@ -7,25 +7,18 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import igpt_jax as ig
-from experiments.benchmark.measure import Result, seconds
+from experiments.benchmark.measure import SECONDS, Result, seconds
+from experiments.benchmark.ours import SMALL, S, drawing, training_step
 from experiments.benchmark.probe import CLASSES, L2, synthetic_features
-from igpt_jax.config import SIZES, ModelConfig, OptimizerConfig, RunConfig
 from igpt_jax.evaluate.logistic_regression import fit_probes
-from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.model.flops import executed_flops
-from igpt_jax.parallel.mesh import make_mesh, put_batch
 from igpt_jax.report.curves import plot_shares
-from igpt_jax.train.optimizer import adam
-from igpt_jax.train.state import compile_run, init_state
 
 PICTURE = pathlib.Path(__file__).parents[1] / "results" / "profile.png"
-SMALL = ModelConfig(layers=4, width=256, heads=4, unroll=4)
 PRODUCTS, ARITHMETIC, MOVES = "matrix products", "elementwise and sums", "copies, zeros and transposes"
 MOVING = {
     *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "pad", "reshape", "scatter", "slice"),
@@ -55,37 +48,21 @@ def profile() -> list[Result]:
                 f"its {case.flops / 1e9:,.0f} GFLOP need {case.flops / ceiling:.2f} s at the {ceiling / 1e9:,.0f} "
                 "GFLOP/s of XLA's fastest product of matrices here"
             )
-            results.append(Result(f"profile, {name}", "s, less is better", took, remark=remark))
+            results.append(Result(f"profile, {name}", SECONDS, took, remark=remark))
     plot_shares(PICTURE, "Where the time goes (% of what the threads were busy)", shares)
     return results
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
     yield "training step, L=4 d=256, batch 4", _training(SMALL, images=4)
-    yield "training step, iGPT-S, batch 1", _training(dataclasses.replace(SIZES["s"], unroll=24), images=1)
-    yield "drawing, L=4 d=256, batch 8", Case(_drawing(SMALL, batch=8))
+    yield "training step, iGPT-S, batch 1", _training(S, images=1)
+    yield "drawing, L=4 d=256, batch 8", Case(drawing(SMALL, images=8))
     yield "25 probes of 10,000 x 512, three strengths", Case(_probing())
 
 
 def _training(config, images):
-    run = RunConfig(model=config, optimizer=OptimizerConfig())
-    optimizer, mesh = adam(run.optimizer, lambda _: 1e-4), make_mesh(run.parallel, jax.devices()[:1])
-    state = init_state(ig.ImageGPT(config), optimizer, 0, mesh)
-    batch = put_batch({"tokens": np.zeros((images, config.context), np.int32)}, mesh)
-    step_function, _ = compile_run(run, optimizer, mesh, state, batch, None)
-
-    def step():
-        nonlocal state
-        state, _ = jax.block_until_ready(step_function(state, batch))
-
+    step, _ = training_step(config, np.zeros((images, config.context), np.int32))
     return Case(step, executed_flops(config, images))
-
-
-def _drawing(config, batch):
-    model = ig.ImageGPT(config)
-    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), np.zeros((1, config.context), np.int32)))["params"]
-    keys, given_bt = image_keys(0, batch), np.zeros((batch, 0), np.int32)
-    return lambda: sample(model, params, keys, given_bt).block_until_ready()
 
 
 def _probing():

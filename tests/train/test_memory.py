@@ -13,7 +13,7 @@ from igpt_jax.model.flops import executed_flops
 from igpt_jax.objectives import autoregressive
 from igpt_jax.train.state import compile_to_fit
 
-CONFIG = ModelConfig(layers=3, width=64, heads=2, resolution=12, vocabulary=16, remat="auto")
+CONFIG = ModelConfig(layers=5, width=64, heads=2, resolution=12, vocabulary=16, remat="auto")
 TOKENS = np.random.default_rng(0).integers(0, 16, (8, 144)).astype(np.int32)
 
 
@@ -42,7 +42,7 @@ def test_auto_recomputes_as_little_as_the_memory_allows(gradients):
     _, compiled = gradients
     temporaries = {remat: compiled[remat].memory_analysis().temp_size_in_bytes for remat in REMAT}
     assert sorted(temporaries.values(), reverse=True) == list(temporaries.values())
-    assert temporaries["full"] < 0.6 * temporaries["none"]
+    assert temporaries["full"] < temporaries["none"] / 2
 
     def choose(memory):
         return compile_to_fit(lambda config: compiled[config.remat], CONFIG, memory)[1]

@@ -69,24 +69,32 @@ def test_the_other_objective_is_refused(written, asked, tmp_path):
         ig.load(tmp_path, objective=asked)
 
 
-def refused(tmp_path, tensors, message):
-    save_openai(tmp_path / "model.ckpt-1", tensors)
+def without(tensors, *names):
+    return {name: x for name, x in tensors.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors: tensors | {"model/h0/odd": np.zeros(2, np.float32)},
+            "has the unexpected h0/odd; expected the 21",
+        ),
+        (
+            lambda tensors: without(tensors, "model/wtet", "model/h1/attn/c_proj"),
+            "lacks h1/attn/c_proj, wtet; expected",
+        ),
+        (
+            lambda tensors: tensors | {"model/wtet": np.zeros((18, 24), np.float32)},
+            r"wtet has shape \(18, 24\); its config and other tensors make it \(17, 24\)",
+        ),
+        (lambda _: {"weight": np.zeros((3, 4), np.float32)}, "has no model/wte of 2 axes; give a checkpoint"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(change, message, tmp_path):
+    save_openai(tmp_path / "model.ckpt-1", change(openai_tensors()))
     with pytest.raises(ig.InputError, match=message):
         open_weights(tmp_path)
-
-
-def test_tensors_that_do_not_fit_are_refused(tmp_path):
-    tensors = openai_tensors()
-    refused(
-        tmp_path / "a",
-        {**tensors, "model/h0/odd": np.zeros(2, np.float32)},
-        "has the unexpected h0/odd; expected the 21",
-    )
-    gone = {name: x for name, x in tensors.items() if name not in ("model/wtet", "model/h1/attn/c_proj")}
-    refused(tmp_path / "b", gone, "lacks h1/attn/c_proj, wtet; expected")
-    wide = {**tensors, "model/wtet": np.zeros((18, 24), np.float32)}
-    refused(tmp_path / "c", wide, r"wtet has shape \(18, 24\); its config and other tensors make it \(17, 24\)")
-    refused(tmp_path / "d", {"weight": np.zeros((3, 4), np.float32)}, "has no model/wte of 2 axes; give a checkpoint")
 
 
 def test_incomplete_files_are_refused(tmp_path):
