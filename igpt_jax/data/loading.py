@@ -58,6 +58,7 @@ def numpy_batches(dataset: tf.data.Dataset) -> Iterator:
     options = tf.data.Options()
     options.threading.private_threadpool_size = CORES
     options.threading.max_intra_op_parallelism = 1
+    options.autotune.enabled = False  # nothing here is to be tuned, and its thread can delay an exit by a minute
     return dataset.prefetch(_PREFETCH).with_options(options).as_numpy_iterator()
 
 
