@@ -71,8 +71,8 @@ def _all_exceed(differences, threshold=0.0):
 def _rises_then_falls(measured):
     return _all_exceed(
         {
-            "best layer - first": Difference.of(-measured("figure2", "first-minus-best")),
-            "best layer - last": Difference.of(-measured("figure2", "last-minus-best")),
+            "best layer - first": Difference.of(0 - measured("figure2", "first-minus-best")),
+            "best layer - last": Difference.of(0 - measured("figure2", "last-minus-best")),
         }
     )
 
