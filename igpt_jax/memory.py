@@ -2,7 +2,8 @@
 
 import ctypes
 import os
-import resource
+import pathlib
+import sys
 import threading
 import time
 
@@ -18,7 +19,7 @@ def keep_freed_memory() -> None:
 
     Call it first in a process: in other programs than `python -m igpt_jax` too, such as benchmarks.
     """
-    if "CS_GNU_LIBC_VERSION" in os.confstr_names:
+    if sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
         for parameter, value in ((m_trim_threshold, -1), (m_mmap_max, 0), (m_arena_max, 1)):
@@ -29,8 +30,14 @@ def keep_freed_memory() -> None:
 def _give_back_holes(libc):
     highest = 0
     while True:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = _peak()
         if peak > highest + _GROWN:
             libc.malloc_trim(0)
             highest = peak
         time.sleep(_LOOK_EVERY)
+
+
+def _peak():
+    """KiB that this program has had in memory at most; getrusage would begin with those of the process that forked."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
