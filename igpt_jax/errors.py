@@ -13,11 +13,11 @@ class Preempted(Exception):
 
 
 def hide_late_writes() -> None:
-    """Has tensorstore print nothing where a read or a write ends after another has failed; all else is printed.
+    """Has tensorstore print nothing where a read or a write ends after another has failed.
 
     Orbax raises the failure that came first, and closes its event loop.  A later end then prints a traceback that
     begins in asyncio, since no Python code has called it, and says nothing but that; a later failure, which nobody
-    awaits any more, goes to asyncio's log.
+    awaits any more, goes to asyncio's log, which is off: nothing else here uses asyncio.  All else is printed.
     """
     logging.getLogger("asyncio").disabled = True
     print_traceback, print_unraisable = sys.excepthook, sys.unraisablehook

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import pathlib
-import sys
 import threading
 import time
 
@@ -19,7 +18,7 @@ def keep_freed_memory() -> None:
 
     Call it first in a process: in other programs than `python -m igpt_jax` too, such as benchmarks.
     """
-    if sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
+    if "CS_GNU_LIBC_VERSION" in os.confstr_names:
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
         for parameter, value in ((m_trim_threshold, -1), (m_mmap_max, 0), (m_arena_max, 1)):

@@ -59,11 +59,12 @@ def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int
     figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
     for axes, ((size, cost), curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         axes.loglog(*zip(*curve.items(), strict=True), color=ACCENT, marker="o")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
         if max(curve.values()) < 2 * min(curve.values()):
             axes.set_yscale("linear")
             axes.set_ylim(0, 1.2 * max(curve.values()))
+        else:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xticks(list(curve), [f"{n:,}" for n in curve])
         axes.minorticks_off()
         axes.set_xlabel(size)
