@@ -5,11 +5,13 @@ program `RunConfig.from_dict` turns it into frozen dataclasses, so that the core
 """
 
 import dataclasses
-
-import ml_collections
+import typing
 
 from igpt_jax.errors import InputError
 from igpt_jax.typed import read_dataclass
+
+if typing.TYPE_CHECKING:
+    import ml_collections
 
 OBJECTIVES = ("ar", "bert")
 # What an evaluation measures, and which value is best.
@@ -340,11 +342,13 @@ class RunConfig:
         return read_dataclass(cls, values)
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> "ml_collections.ConfigDict":
     """A locked ConfigDict of every option at its default; a misspelt key raises.
 
     It has no `model.objective`, which follows `objective.name`.
     """
+    import ml_collections  # here, so that the model imports without it
+
     values = dataclasses.asdict(RunConfig())
     del values["model"]["objective"]
     return ml_collections.ConfigDict(values).lock()

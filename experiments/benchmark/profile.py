@@ -1,10 +1,7 @@
 """Where our own time goes: the operations of one traced call by kind, and the least time that its arithmetic needs."""
 
-import collections
 import dataclasses
 import pathlib
-import re
-import tempfile
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,17 +11,12 @@ import numpy as np
 from experiments.benchmark.measure import SECONDS, Result, seconds
 from experiments.benchmark.ours import SMALL, S, drawing, training_step
 from experiments.benchmark.probe import CLASSES, L2, synthetic_features
+from experiments.kernels import busy_shares
 from igpt_jax.evaluate.logistic_regression import fit_probes
 from igpt_jax.model.flops import executed_flops
 from igpt_jax.report.curves import plot_shares
 
 PICTURE = pathlib.Path(__file__).parents[1] / "results" / "profile.png"
-PRODUCTS, ARITHMETIC, MOVES = "matrix products", "elementwise and sums", "copies, zeros and transposes"
-MOVING = {
-    *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "pad", "reshape", "scatter", "slice"),
-    *("transpose", "update", "wrapped"),
-}  # in names of operations that XLA has fused, such as copy_slice_fusion
-CONTAINERS = {"call", "conditional", "while"}  # whose time is that of what they contain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +31,10 @@ def profile() -> list[Result]:
     """Every kind's share of the time that the threads were busy, and a picture of them."""
     shares, results = {}, []
     for name, case in _cases():
-        shares[name] = found = _shares(case.run)
-        for kind, share in found.items():
+        case.run()
+        case.run()
+        shares[name], _ = busy_shares(case.run)
+        for kind, share in shares[name].items():
             results.append(Result(f"profile, {name}: {kind}", "% of the busy time", 100 * share))
         if case.flops:
             took, ceiling = min(seconds(case.run) for _ in range(3)), _product_speed()
@@ -68,38 +62,6 @@ def _training(config, images):
 def _probing():
     features_lbd, labels_b = synthetic_features()
     return lambda: fit_probes(features_lbd, labels_b, CLASSES, L2)
-
-
-def _shares(run: Callable[[], object]) -> dict[str, float]:
-    """Kind -> share of the time of all of XLA's operations in a call, on all threads; the largest first."""
-    run()
-    run()
-    with tempfile.TemporaryDirectory() as directory:
-        with jax.profiler.trace(directory):
-            run()
-        (trace,) = pathlib.Path(directory).rglob("*.xplane.pb")
-        busy = collections.Counter()
-        for name, nanoseconds in _operations(trace):
-            if kind := _kind(name):
-                busy[kind] += nanoseconds
-    return {kind: nanoseconds / busy.total() for kind, nanoseconds in busy.most_common()}
-
-
-def _operations(trace: pathlib.Path) -> Iterator[tuple[str, float]]:
-    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                if not event.name.startswith("end: ") and any(name == "hlo_op" for name, _ in event.stats):
-                    yield event.name, event.duration_ns
-
-
-def _kind(operation: str) -> str | None:
-    words = set(re.findall("[a-z]+", operation)) - {"fusion", "clone", "remat"}
-    if words & {"dot", "ynn"}:
-        return PRODUCTS
-    if words <= CONTAINERS:
-        return None
-    return MOVES if words <= MOVING else ARITHMETIC
 
 
 def _product_speed() -> float:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from experiments.benchmark.measure import Elsewhere, Result, Side, compare
+from experiments.benchmark.minimal import MinimalImageGPT, trainer
 from experiments.benchmark.ours import LEARNING_RATE, SMALL, S, load, training_step
-from experiments.benchmark.peers import MinimalImageGPT, image_gpt, save, trainer
+from experiments.benchmark.peers import image_gpt, save
 
 STEPS = 3  # whose losses must agree
 PEERS = {
@@ -58,7 +59,8 @@ def _without_biases(params):
 
 def _peers_step(config, images, minimal, compiled):
     peer = image_gpt(config)
-    model = MinimalImageGPT(config, peer) if minimal else peer
+    weights = {name: weight for name, weight in peer.named_parameters() if not name.endswith("bias")}
+    model = MinimalImageGPT(config, weights) if minimal else peer
     tokens_bt = torch.from_numpy(_tokens(config, images)).long()
     return trainer(torch.compile(model) if compiled else model, tokens_bt, config.vocabulary, LEARNING_RATE)
 

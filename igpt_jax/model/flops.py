@@ -32,10 +32,10 @@ CHIPS = {
     "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9),
     "TPU v5": Chip(459e12, 95, 2765e9, 600e9),
     "TPU v6 lite": Chip(918e12, 32, 1638e9, 400e9),
-    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40),
-    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80),
-    "NVIDIA H100 80GB HBM3": Chip(989e12, 80),
-    "NVIDIA H200": Chip(989e12, 141),
+    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40, 1555e9),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80, 2039e9),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 80, 3350e9),
+    "NVIDIA H200": Chip(989e12, 141, 4800e9),
 }
 
 

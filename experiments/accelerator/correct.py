@@ -1,0 +1,188 @@
+"""Whether the accelerator computes what the CPU does: attention, gradients, training, cached drawing, meshes."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.accelerator.sizes import Sizes
+from igpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
+from igpt_jax.generate.sample import Sampler, image_keys, sample
+from igpt_jax.model.attention import BACKENDS, LANES, attend
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.objectives import autoregressive
+from igpt_jax.parallel.mesh import make_mesh, put_batch
+from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.state import compile_run, first_state, init_params
+
+# scikit-learn's digits in 16 gray levels, (1437, 144): what `python -m igpt_jax tokens` makes of experiments/digits.py.
+TOKENS = pathlib.Path(__file__).with_name("digits.npz")
+DIGITS = ModelConfig(layers=4, width=64, heads=2, resolution=12, vocabulary=16, attention="blockwise", zero_heads=False)
+PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}  # of the backends that run on one alone
+
+
+def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Callable[[], dict]]:
+    """Name -> what gives the largest differences."""
+    found = {
+        "logits and gradients, full float32": functools.partial(_model, "float32", "highest"),
+        "logits and gradients, bfloat16": functools.partial(_model, "bfloat16", "default"),
+        "logits and gradients, default precision": functools.partial(_model, "float32", "default"),
+        "cached drawing": _cached_drawing,
+        "loss curve": functools.partial(_loss_curve, sizes.steps),
+    }
+    for dtype in ("bfloat16", "float32"):
+        for backend in reversed(BACKENDS):
+            if _runs(backend, dtype):
+                case = f"attention {backend} {dtype}"
+                found[case] = functools.partial(_attention, backend, dtype, sizes.attention)
+    if jax.device_count() > 1:
+        found["meshes"] = _meshes
+    return found
+
+
+def _runs(backend, dtype):
+    platform = jax.default_backend()
+    return PLATFORMS.get(backend, platform) == platform and (backend != "cudnn" or dtype == "bfloat16")
+
+
+def _attention(backend, dtype, shapes):
+    """The largest error of output and gradients, relative to the largest value, against plain attention in float32."""
+
+    def errors(shape):
+        (context, head_dim), causal = shape
+        keys = jax.random.split(jax.random.key(context), 4)
+        q, k, v, weight = (jax.random.normal(key, (2, context, 2, head_dim), dtype) for key in keys)
+        with jax.default_matmul_precision("highest"):
+            wide = [x.astype(jnp.float32) for x in (q, k, v)]
+            expected = _outputs(*wide, weight.astype(jnp.float32), causal=causal, backend="plain")
+        found = _outputs(q, k, v, weight, causal=causal, backend=backend)
+        return [_difference(a, b) for a, b in zip(found, expected, strict=True)]
+
+    cases = [
+        ((context, head_dim), causal)
+        for context, head_dim in shapes
+        for causal in (True, False)
+        if backend != "splash" or context % LANES == 0
+    ]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # most of the time goes into compiling
+        errors_by_case = dict(zip(cases, pool.map(errors, cases), strict=True))
+    named = {
+        f"{context}x{head_dim} {'causal' if causal else 'full'}": found
+        for ((context, head_dim), causal), found in errors_by_case.items()
+    }
+    return {"largest": max(map(max, named.values())), "output, dq, dk, dv": named}
+
+
+@functools.partial(jax.jit, static_argnames=("causal", "backend"))
+def _outputs(q, k, v, weight, *, causal, backend):
+    def attention(q, k, v):
+        return attend(q, k, v, causal=causal, backend=backend)
+
+    out, backward = jax.vjp(attention, q, k, v)
+    return out, *backward(weight.astype(out.dtype))
+
+
+def _difference(found, expected):
+    found, expected = (np.asarray(jax.device_get(x), np.float64) for x in (found, expected))
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def _mesh(platform: str | None = None) -> Mesh:
+    return make_mesh(ParallelConfig(), jax.devices(platform)[:1])
+
+
+def _tokens():
+    return np.load(TOKENS)["tokens"].astype(np.int32)
+
+
+def _model(dtype, precision):
+    """The largest relative differences between this device and the CPU in float32."""
+    config = dataclasses.replace(DIGITS, dtype=dtype)
+
+    def outputs(config, mesh):
+        params = init_params(ImageGPT(DIGITS), 0, _mesh("cpu"))  # the same draw for both
+        params = jax.device_put(jax.device_get(params), mesh.devices.flat[0])
+        tokens_bt = jax.device_put(_tokens()[:8], mesh.devices.flat[0])
+
+        @jax.jit
+        def logits_and_gradients(params):
+            logits_btv = ImageGPT(config).apply({"params": params}, tokens_bt)
+            batch = {"tokens": tokens_bt}
+            grads, _ = jax.grad(autoregressive, argnums=1, has_aux=True)(ImageGPT(config), params, batch, None)
+            return logits_btv, grads
+
+        return jax.device_get(logits_and_gradients(params))
+
+    logits, grads = outputs(DIGITS, _mesh("cpu"))
+    with jax.default_matmul_precision(precision):
+        own_config = dataclasses.replace(config, attention="auto")
+        own_logits, own_grads = outputs(own_config, _mesh())
+    return {
+        "logits": _difference(own_logits, logits),
+        "gradients": max(jax.tree.leaves(jax.tree.map(_difference, own_grads, grads))),
+    }
+
+
+def _loss_curve(steps):
+    """Losses of the same training on both: the largest difference at any step, and the last ten steps' means."""
+    cpu = _train(DIGITS, _mesh("cpu"), steps)
+    found = {"CPU": cpu.tolist()}
+    figures = {"CPU, last ten": float(cpu[-10:].mean())}
+    for name, dtype in (("float32", "float32"), ("bfloat16", "bfloat16")):
+        losses = _train(dataclasses.replace(DIGITS, dtype=dtype, attention="auto"), _mesh(), steps)
+        found[name] = losses.tolist()
+        figures |= {
+            f"{name}, last ten": float(losses[-10:].mean()),
+            f"{name}, largest difference": float(np.abs(losses - cpu).max()),
+        }
+    return figures | {"nats per token": found}
+
+
+def _train(config, mesh, steps):
+    """The losses of `steps` steps of Adam on the digits, nats per token."""
+    tokens_nt, rng = _tokens(), np.random.default_rng(0)
+    run = RunConfig(model=config, steps=steps, optimizer=OptimizerConfig(learning_rate=3e-3))
+    schedule = learning_rate_schedule(run.optimizer, steps=steps, steps_per_epoch=steps / 10)
+    optimizer, model = adam(run.optimizer, schedule), ImageGPT(config)
+    params = jax.device_get(init_params(ImageGPT(DIGITS), 0, _mesh("cpu")))
+    state = first_state(model, optimizer, params, mesh)
+    batches = [put_batch({"tokens": tokens_nt[rng.integers(0, len(tokens_nt), 32)]}, mesh) for _ in range(steps)]
+    step, _ = compile_run(run, optimizer, mesh, state, batches[0], None)
+    losses = []
+    for batch in batches:
+        state, metrics = step(state, batch)
+        losses.append(metrics["nats_per_token"])
+    return np.array(jax.device_get(losses))
+
+
+def _cached_drawing():
+    """How far the greedily drawn tokens' logits are below the largest ones of the full forward pass."""
+    model = ImageGPT(dataclasses.replace(DIGITS, attention="auto"))
+    params = init_params(model, 0, _mesh())
+    with jax.default_matmul_precision("highest"):
+        drawn_bt = sample(model, params, image_keys(0, 8), np.zeros((8, 0), np.int32), Sampler(temperature=0))
+        logits_btv = model.apply({"params": params}, drawn_bt)
+    chosen_bt = jnp.take_along_axis(logits_btv, drawn_bt[..., None], axis=-1)[..., 0]
+    below_bt = logits_btv.max(axis=-1) - chosen_bt
+    return {
+        "equal tokens": float((logits_btv.argmax(axis=-1) == drawn_bt).mean()),
+        "largest logit difference": float(below_bt.max()),
+        "spread of logits": float(logits_btv.std()),
+    }
+
+
+def _meshes():
+    """Losses after three steps on every layout of the devices, which must agree."""
+    losses = {}
+    for model_ways in [ways for ways in range(1, jax.device_count() + 1) if jax.device_count() % ways == 0]:
+        if DIGITS.heads % model_ways == 0:
+            mesh = make_mesh(ParallelConfig(model=model_ways))
+            config = dataclasses.replace(DIGITS, attention="auto")
+            losses[f"data {mesh.shape['data']}, model {model_ways}"] = float(_train(config, mesh, 12)[-1])
+    return losses | {"largest difference": max(losses.values()) - min(losses.values())}

@@ -1,0 +1,76 @@
+"""One JSON file a part: the device, what was run, and the figures of every case that is done."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+
+@dataclasses.dataclass
+class Results:
+    """What a part has found so far; every change is on disk before the method returns."""
+
+    path: pathlib.Path
+    content: dict
+
+    @classmethod
+    def open(cls, directory: pathlib.Path, part: str) -> "Results":
+        """Reads DIR/PART.json, or begins it."""
+        path = directory / f"{part}.json"
+        content = json.loads(path.read_text()) if path.exists() else {"part": part, "finished": False, "cases": {}}
+        return cls(path, content)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every case was run and none failed."""
+        return self.content["finished"]
+
+    def describe(self, device: dict, command: str) -> None:
+        """Records the machine, the versions and the command that the figures belong to."""
+        self._change(device=device, command=command)
+
+    def has(self, case: str) -> bool:
+        """Whether the case has figures; one that failed has none."""
+        return "figures" in self.content["cases"].get(case, {})
+
+    def add(self, case: str, outcome: dict, seconds: float) -> None:
+        """Records a case: {"figures": {...}} or {"error": text}."""
+        self._change(cases=self.content["cases"] | {case: outcome | {"case_seconds": round(seconds, 1)}})
+
+    def finish(self) -> None:
+        """Marks the part as finished if no case failed."""
+        self._change(finished=all("figures" in outcome for outcome in self.content["cases"].values()))
+
+    def _change(self, **values):
+        self.content |= values
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w") as file:
+            json.dump(self.content, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self.path)
+
+
+def table(directory: pathlib.Path, parts: list[str]) -> str:
+    """Every case of every part that has begun, one line each; nested figures stay in the files."""
+    lines = []
+    for part in parts:
+        if not (directory / f"{part}.json").exists():
+            continue
+        results = Results.open(directory, part)
+        lines.append(f"{part}{'' if results.finished else ' (not finished)'}")
+        for case, outcome in results.content["cases"].items():
+            lines.append(f"  {case:<44} {_line(outcome)}")
+    return "\n".join(lines)
+
+
+def _line(outcome):
+    if "error" in outcome:
+        return f"failed: {outcome['error'].strip().splitlines()[-1][:120]}"
+    figures = outcome["figures"].items()
+    return ", ".join(f"{name} {_number(value)}" for name, value in figures if not isinstance(value, dict | list))
+
+
+def _number(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

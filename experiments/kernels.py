@@ -1,0 +1,67 @@
+"""Where a call's time goes: every operation or kernel that JAX's profiler saw, by kind."""
+
+import collections
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+
+import jax
+
+PRODUCTS, ATTENTION = "matrix products", "attention kernels"
+ARITHMETIC, MOVES = "elementwise and sums", "copies, zeros and transposes"
+KERNELS = {  # words in names of kernels and operations
+    ATTENTION: {"cudnn", "sdpa", "fmha", "flash", "splash"},
+    PRODUCTS: {"cublas", "cublaslt", "cutlass", "dot", "gemm", "nvjet", "splitk", "xmma", "ynn"},
+}
+MOVING = {
+    *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "memcpyd", "memset", "pad"),
+    *("reshape", "scatter", "slice", "transpose", "update", "wrapped"),
+}  # in names of operations that XLA has fused, such as copy_slice_fusion
+PLAIN = {"fusion", "clone", "remat", "loop", "input"}  # words that say nothing of the kind
+CONTAINERS = {"call", "conditional", "while"}  # whose time is that of what they contain
+
+
+def busy_shares(run: Callable[[], object]) -> tuple[dict[str, float], dict[str, float]]:
+    """Traces one call.
+
+    Returns kind -> share of the time of all operations, on all threads or streams, and the same for the twelve
+    operations that take most; the largest first.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        with jax.profiler.trace(directory):
+            run()
+        (trace,) = pathlib.Path(directory).rglob("*.xplane.pb")
+        operations, kinds = collections.Counter(), collections.Counter()
+        for name, nanoseconds in _operations(trace):
+            if kind := _kind(name):
+                operations[name] += nanoseconds
+                kinds[kind] += nanoseconds
+    return _shares(kinds.most_common(), kinds.total()), _shares(operations.most_common(12), kinds.total())
+
+
+def _shares(counts, total):
+    return {name: nanoseconds / total for name, nanoseconds in counts}
+
+
+def _operations(trace: pathlib.Path) -> Iterator[tuple[str, float]]:
+    """Names and nanoseconds of a GPU's kernels, a TPU's operations, or the operations of a CPU's threads."""
+    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+        for line in plane.lines:
+            if plane.name.startswith("/device:"):
+                if line.name.startswith("Stream") or line.name == "XLA Ops":
+                    yield from ((event.name, event.duration_ns) for event in line.events)
+            elif jax.default_backend() == "cpu":
+                for event in line.events:
+                    if not event.name.startswith("end: ") and any(name == "hlo_op" for name, _ in event.stats):
+                        yield event.name, event.duration_ns
+
+
+def _kind(operation: str) -> str | None:
+    words = set(re.findall("[a-z]+", operation.lower())) - PLAIN
+    for kind, its_words in KERNELS.items():
+        if words & its_words:
+            return kind
+    if words <= CONTAINERS:
+        return None
+    return MOVES if words <= MOVING else ARITHMETIC
