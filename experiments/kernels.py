@@ -15,8 +15,8 @@ KERNELS = {  # words in names of kernels and operations
     PRODUCTS: {"cublas", "cublaslt", "cutlass", "dot", "gemm", "nvjet", "splitk", "xmma", "ynn"},
 }
 MOVING = {
-    *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "memcpyd", "memset", "pad"),
-    *("reshape", "scatter", "slice", "transpose", "update", "wrapped"),
+    *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "memcpy", "memcpyd", "memset"),
+    *("pad", "post", "reshape", "scatter", "slice", "transpose", "update", "wrapped"),
 }  # in names of operations that XLA has fused, such as copy_slice_fusion
 PLAIN = {"fusion", "clone", "remat", "loop", "input"}  # words that say nothing of the kind
 CONTAINERS = {"call", "conditional", "while"}  # whose time is that of what they contain

@@ -4,31 +4,30 @@ import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.accelerator.cases import Case
+from experiments.accelerator.data import digits
+from experiments.accelerator.learning import learn
 from experiments.accelerator.sizes import Sizes
-from igpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
+from igpt_jax.config import DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.generate.sample import Sampler, image_keys, sample
 from igpt_jax.model.attention import BACKENDS, LANES, attend
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import autoregressive
-from igpt_jax.parallel.mesh import make_mesh, put_batch
-from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import compile_run, first_state, init_params
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.state import init_params
 
-# scikit-learn's digits in 16 gray levels, (1437, 144): what `python -m igpt_jax tokens` makes of experiments/digits.py.
-TOKENS = pathlib.Path(__file__).with_name("digits.npz")
 DIGITS = ModelConfig(layers=4, width=64, heads=2, resolution=12, vocabulary=16, attention="blockwise", zero_heads=False)
 PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}  # of the backends that run on one alone
 
 
-def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Callable[[], dict]]:
-    """Name -> what gives the largest differences."""
+def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
+    """Name -> what finds the largest differences."""
     found = {
         "logits and gradients, full float32": functools.partial(_model, "float32", "highest"),
         "logits and gradients, bfloat16": functools.partial(_model, "bfloat16", "default"),
@@ -43,7 +42,8 @@ def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Callable[[], dict]]:
                 found[case] = functools.partial(_attention, backend, dtype, sizes.attention)
     if jax.device_count() > 1:
         found["meshes"] = _meshes
-    return found
+    # Nothing is timed here, so the cases may run beside each other.
+    return {name: Case(prepare=differences, run=dict) for name, differences in found.items()}
 
 
 def _runs(backend, dtype):
@@ -97,10 +97,6 @@ def _mesh(platform: str | None = None) -> Mesh:
     return make_mesh(ParallelConfig(), jax.devices(platform)[:1])
 
 
-def _tokens():
-    return np.load(TOKENS)["tokens"].astype(np.int32)
-
-
 def _model(dtype, precision):
     """The largest relative differences between this device and the CPU in float32."""
     config = dataclasses.replace(DIGITS, dtype=dtype)
@@ -108,7 +104,7 @@ def _model(dtype, precision):
     def outputs(config, mesh):
         params = init_params(ImageGPT(DIGITS), 0, _mesh("cpu"))  # the same draw for both
         params = jax.device_put(jax.device_get(params), mesh.devices.flat[0])
-        tokens_bt = jax.device_put(_tokens()[:8], mesh.devices.flat[0])
+        tokens_bt = jax.device_put(digits()[:8], mesh.devices.flat[0])
 
         @jax.jit
         def logits_and_gradients(params):
@@ -146,19 +142,11 @@ def _loss_curve(steps):
 
 def _train(config, mesh, steps):
     """The losses of `steps` steps of Adam on the digits, nats per token."""
-    tokens_nt, rng = _tokens(), np.random.default_rng(0)
-    run = RunConfig(model=config, steps=steps, optimizer=OptimizerConfig(learning_rate=3e-3))
-    schedule = learning_rate_schedule(run.optimizer, steps=steps, steps_per_epoch=steps / 10)
-    optimizer, model = adam(run.optimizer, schedule), ImageGPT(config)
+    run = RunConfig(
+        model=config, steps=steps, data=DataConfig(batch_size=32), optimizer=OptimizerConfig(learning_rate=3e-3)
+    )
     params = jax.device_get(init_params(ImageGPT(DIGITS), 0, _mesh("cpu")))
-    state = first_state(model, optimizer, params, mesh)
-    batches = [put_batch({"tokens": tokens_nt[rng.integers(0, len(tokens_nt), 32)]}, mesh) for _ in range(steps)]
-    step, _ = compile_run(run, optimizer, mesh, state, batches[0], None)
-    losses = []
-    for batch in batches:
-        state, metrics = step(state, batch)
-        losses.append(metrics["nats_per_token"])
-    return np.array(jax.device_get(losses))
+    return learn(run, params, digits(), mesh).losses
 
 
 def _cached_drawing():

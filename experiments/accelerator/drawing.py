@@ -1,48 +1,82 @@
 """How fast images are drawn, and what share that is of what the memory's bandwidth allows."""
 
+import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from experiments.accelerator.cases import Case
+from experiments.accelerator.data import photographs
+from experiments.accelerator.learning import learn
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
-from igpt_jax.config import ModelConfig, ParallelConfig
+from igpt_jax.config import DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.model.flops import CHIPS
 from igpt_jax.model.image_gpt import ImageGPT, count_parameters
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.plan import sampling_work
-from igpt_jax.train.state import init_params
+from igpt_jax.train.state import abstract_params, init_params
 
 
-def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Callable[[], dict]]:
-    """Name -> what draws so many whole images at once."""
+def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
+    """Draws whole images with S, which has learned photographs for a moment, and with L as it was born.
+
+    The number of positions that a pass over a window settles depends on what a network has learned.
+    """
+    learned = [("S", images, window) for images, window in sizes.drawn_windows]
+    born = [("L", images, 1) for images in sizes.drawn]
     return {
-        f"draw {name}, batch {images}": functools.partial(_draw, sizes.models[name], images, sizes.repeats)
-        for images in sizes.drawn
-        for name in ("S", "L")
+        f"draw {name}, batch {images}, window {window}": _case(sizes, name, images, window)
+        for name, images, window in learned + born
     }
 
 
-def _draw(config: ModelConfig, images: int, repeats: int) -> dict:
+def _case(sizes, name, images, window):
+    config, mesh = sizes.models[name], make_mesh(ParallelConfig(), jax.devices()[:1])
+    model, nothing_bt = ImageGPT(config), np.zeros((images, 0), np.int32)
+
+    def prepare():
+        start = time.perf_counter()
+        shapes = abstract_params(model, mesh)
+        compiled = sample.lower(model, shapes, image_keys(0, images), nothing_bt, window=window).compile()
+        return compiled, time.perf_counter() - start
+
+    def run(prepared):
+        compiled, compile_seconds = prepared
+        params, loss = _learned(config, sizes.learning_steps) if name == "S" else (init_params(model, 0, mesh), None)
+
+        def draw():
+            return jax.block_until_ready(compiled(params, image_keys(0, images), nothing_bt))
+
+        passes = int(draw().passes.max())
+        took = min(seconds(draw) for _ in range(2))
+        figures = {
+            "tokens/s": images * config.context / took,
+            "tokens a pass": config.context / passes,
+            "milliseconds a pass": 1000 * took / passes,
+        }
+        if chip := CHIPS.get(jax.devices()[0].device_kind):
+            work = sampling_work(config, images, count_parameters(config), mesh)
+            figures["share of the memory's bound"] = work.hbm_bytes / chip.hbm_bandwidth / took
+        return figures | {"compile seconds": compile_seconds, "loss": loss}
+
+    return Case(run, prepare)
+
+
+@functools.cache
+def _learned(config: ModelConfig, steps: int) -> tuple[dict, float]:
+    """Parameters after a short training on photographs, and its last loss, nats per token."""
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
-    model = ImageGPT(config)
-    params, nothing_bt, rngs_b = init_params(model, 0, mesh), np.zeros((images, 0), np.int32), image_keys(0, images)
-    start = time.perf_counter()
-    compiled = sample.lower(model, params, rngs_b, nothing_bt).compile()
-    compile_seconds = time.perf_counter() - start
-
-    def draw():
-        compiled(params, rngs_b, nothing_bt).block_until_ready()
-
-    draw()
-    took = min(seconds(draw) for _ in range(min(repeats, 2)))
-    figures = {"tokens/s": images * config.context / took, "milliseconds a position": 1000 * took / config.context}
-    if chip := CHIPS.get(jax.devices()[0].device_kind):
-        work = sampling_work(config, images, count_parameters(config), mesh)
-        figures["share of the memory's bound"] = work.hbm_bytes / chip.hbm_bandwidth / took
-    return figures | {"compile seconds": compile_seconds}
+    run = RunConfig(
+        steps=steps,
+        model=dataclasses.replace(config, remat="dots"),
+        data=DataConfig(batch_size=64),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    )
+    tokens_nt = photographs(4096, config.resolution, seed=0) % config.vocabulary
+    learned = learn(run, init_params(ImageGPT(run.model), 0, mesh), tokens_nt, mesh)
+    return learned.params, float(learned.losses[-10:].mean())

@@ -1,18 +1,26 @@
 """Runs the cases of one part until its time is over: what `experiments.accelerator` starts for each part."""
 
 import argparse
+import concurrent.futures
 import importlib
+import os
 import pathlib
 import sys
 import time
 import traceback
 
+from experiments.accelerator.cases import Case
 from experiments.accelerator.results import Results
 from experiments.accelerator.sizes import FULL, TINY
 
+CORES_TO_COMPILE = 4  # that XLA keeps busy with one program, more or less
+
 
 def main(arguments: list[str]) -> None:
-    """Runs every case that has no figures yet; a case that fails is recorded, and the next one follows."""
+    """Runs every case that has no figures yet; a case that fails is recorded, and the next one follows.
+
+    A few cases are prepared at the same time, each on a thread, before they run one after another.
+    """
     parser = argparse.ArgumentParser("experiments.accelerator.part")
     parser.add_argument("part")
     parser.add_argument("--out", type=pathlib.Path, required=True)
@@ -22,20 +30,29 @@ def main(arguments: list[str]) -> None:
     end = time.monotonic() + options.seconds
     results = Results.open(options.out, options.part)
     module = importlib.import_module(f"experiments.accelerator.{options.part}")
-    for name, run in module.cases(TINY if options.rehearsal else FULL, options.out).items():
-        if results.has(name):
-            continue
+    cases = module.cases(TINY if options.rehearsal else FULL, options.out)
+    missing = [(name, case) for name, case in cases.items() if not results.has(name)]
+    together = max(1, os.cpu_count() // CORES_TO_COMPILE)
+    for i in range(0, len(missing), together):
+        some = missing[i : i + together]
         if time.monotonic() > end:
-            print(f"{options.part}: no time is left for {name!r} and what follows", flush=True)
+            print(f"{options.part}: no time is left for {some[0][0]!r} and what follows", flush=True)
             return
-        start = time.monotonic()
-        try:
-            outcome = {"figures": run()}
-        except Exception:
-            outcome = {"error": traceback.format_exc()[-3000:]}
-        results.add(name, outcome, time.monotonic() - start)
-        print(f"{options.part}: {name}: {outcome}", flush=True)
+        with concurrent.futures.ThreadPoolExecutor(together) as pool:
+            prepared = [pool.submit(case.prepare) for _, case in some]
+        for (name, case), future in zip(some, prepared, strict=True):
+            start = time.monotonic()
+            outcome = _outcome(case, future)
+            results.add(name, outcome, time.monotonic() - start)
+            print(f"{options.part}: {name}: {outcome}", flush=True)
     results.finish()
+
+
+def _outcome(case: Case, prepared: concurrent.futures.Future) -> dict:
+    try:
+        return {"figures": case.run(prepared.result())}
+    except Exception:
+        return {"error": traceback.format_exc()[-3000:]}
 
 
 if __name__ == "__main__":

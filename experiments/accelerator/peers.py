@@ -4,12 +4,12 @@ import functools
 import importlib.util
 import json
 import pathlib
+import re
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 
+from experiments.accelerator.cases import Case
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
 from experiments.benchmark.minimal import MinimalImageGPT, random_weights, trainer
@@ -19,63 +19,45 @@ LEARNING_RATE = 1e-4
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Callable[[], dict]]:
+def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
     """Name -> what measures a peer; trained with the batches that ours were fastest with."""
     torch.set_float32_matmul_precision("high")
     found = {}
     for name in ("S", "L"):
-        images, ours = _fastest(directory, name) or (sizes.images, None)
-        found[f"train {name}, torch.compile"] = functools.partial(
-            _train, sizes.models[name], images, ours, sizes.repeats
-        )
-    for name in ("S", "L"):
-        for drawn in sizes.drawn[:2]:
-            case = f"draw {name}, batch {drawn}, minimal torch"
-            found[case] = functools.partial(_draw_minimal, sizes.models[name], drawn, sizes.peer_tokens)
-    for name in ("S", "L") if importlib.util.find_spec("transformers") else ():
-        for drawn in sizes.drawn[:2]:
-            case = f"draw {name}, batch {drawn}, transformers"
-            found[case] = functools.partial(_draw_transformers, sizes.models[name], drawn, sizes.peer_tokens)
-    return found
+        ours = _fastest(directory, name)
+        found[f"train {name}, torch.compile"] = functools.partial(_train, name, sizes, ours)
+    for draw in (_draw_minimal, *([_draw_transformers] if importlib.util.find_spec("transformers") else [])):
+        for name in ("S", "L"):
+            for images in sizes.drawn[:2]:
+                case = f"draw {name}, batch {images}, {draw.__name__.removeprefix('_draw_')}"
+                found[case] = functools.partial(draw, sizes.models[name], images, sizes.peer_tokens)
+    return {name: Case(lambda _, run=run: run()) for name, run in found.items()}
 
 
 def _fastest(directory, name):
-    """Images of the batch, and images/s, of our fastest training of a network on this machine."""
+    """Figures of our fastest training of a network on this machine, without special flags; {} where there are none."""
     path = directory / "training.json"
     measured = json.loads(path.read_text())["cases"] if path.exists() else {}
-    speeds = [
-        (outcome["figures"]["images/s"], outcome["figures"]["images"])
-        for case, outcome in measured.items()
-        if case.startswith(f"{name},") and "figures" in outcome
+    plain = re.compile(f"{name}, remat [a-z]+(, unrolled)?")
+    figures = [
+        outcome["figures"] for case, outcome in measured.items() if plain.fullmatch(case) and "figures" in outcome
     ]
-    return max(speeds)[::-1] if speeds else None
+    return max(figures, key=lambda its: its["images/s"], default={})
 
 
-def _train(config: ModelConfig, images: int, ours: float | None, repeats: int) -> dict:
+def _train(name: str, sizes: Sizes, ours: dict) -> dict:
     """A compiled minimal model, scaled_dot_product_attention, bfloat16 products and fused Adam."""
-    model = MinimalImageGPT(config, random_weights(config, DEVICE), torch.bfloat16)
-    compiled = torch.compile(model)
-    fitting = images
-    while True:
-        tokens_bt = torch.randint(config.vocabulary, (fitting, config.context), device=DEVICE)
-        step = trainer(compiled, tokens_bt, config.vocabulary, LEARNING_RATE, fused=DEVICE == "cuda")
-        start = time.perf_counter()
-        try:
-            step()
-            compile_seconds = time.perf_counter() - start
-            step()
-            step_seconds = statistics.median(seconds(step) for _ in range(2 * repeats))
-            break
-        except torch.OutOfMemoryError:
-            if fitting == 1:
-                raise
-            fitting = fitting * 3 // 4
-        # Outside of the handler, whose traceback holds the tensors.
-        torch.cuda.empty_cache()
-    figures = {"images": fitting, "images/s": fitting / step_seconds, "compile seconds": compile_seconds}
+    config, images = sizes.models[name], sizes.peer_images[name]
+    model = torch.compile(MinimalImageGPT(config, random_weights(config, DEVICE), torch.bfloat16), dynamic=False)
+    tokens_bt = torch.randint(config.vocabulary, (images, config.context), device=DEVICE)
+    step = trainer(model, tokens_bt, config.vocabulary, LEARNING_RATE, fused=DEVICE == "cuda")
+    compile_seconds = seconds(step)
+    step()
+    speed = images / statistics.median(seconds(step) for _ in range(2 * sizes.repeats))
+    figures = {"images": images, "images/s": speed, "compile seconds": compile_seconds, "loss": step()}
     if ours:
-        figures |= {"ours, images/s": ours, "ours over torch": ours * step_seconds / fitting}
-    return figures | {"loss": step()}
+        figures |= {"our images": ours["images"], "ours over torch": ours["images/s"] / speed}
+    return figures
 
 
 def _draw_minimal(config: ModelConfig, images: int, positions: int) -> dict:

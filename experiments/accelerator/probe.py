@@ -1,13 +1,12 @@
 """How fast the features of all layers are made, and a probe of one layer is solved."""
 
-import functools
 import pathlib
 import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from experiments.accelerator.cases import Case
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
 from igpt_jax.config import ModelConfig, ParallelConfig
@@ -21,12 +20,12 @@ from igpt_jax.train.state import init_params
 CLASSES, L2 = 10, 1e-3
 
 
-def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Callable[[], dict]]:
+def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
     """Name -> what measures it."""
     images, width = sizes.probe
     return {
-        f"features of L, batch {sizes.features}": functools.partial(_features, sizes.models["L"], sizes),
-        f"L-BFGS, {CLASSES} classes, {images:,} x {width:,}": functools.partial(_probe, images, width),
+        f"features of L, batch {sizes.features}": Case(lambda _: _features(sizes.models["L"], sizes)),
+        f"L-BFGS, {CLASSES} classes, {images:,} x {width:,}": Case(lambda _: _probe(images, width)),
     }
 
 

@@ -10,11 +10,15 @@ class Sizes:
     """What the parts measure."""
 
     models: dict[str, ModelConfig]
+    trained: tuple[tuple[str, str, bool], ...]  # network, `remat`, whether layers are unrolled; in order of worth
     attention: tuple[tuple[int, int], ...]  # (positions, head dim)
     steps: int  # of the loss curve
     images: int  # most images in a training batch
+    peer_images: dict[str, int]  # images in torch's training batch
     first_images: int  # two such batches tell how memory grows
-    drawn: tuple[int, ...]  # images drawn at once, in order of worth
+    learning_steps: int  # of the network that draws with windows
+    drawn_windows: tuple[tuple[int, int], ...]  # images that S draws at once, positions in a pass; in order of worth
+    drawn: tuple[int, ...]  # images that L and the peers draw at once
     peer_tokens: int  # positions that a peer draws of each image
     features: int  # images in a forward pass for features
     probe: tuple[int, int]  # images and width of a probe's features
@@ -23,23 +27,36 @@ class Sizes:
 
 FULL = Sizes(
     models={name: dataclasses.replace(SIZES[name.lower()], dtype="bfloat16") for name in "SML"},
+    trained=(
+        *(("L", "dots", True), ("S", "dots", True), ("S", "none", True), ("L", "dots", False)),
+        *(("M", "dots", True), ("L", "none", True), ("S", "dots", False), ("S", "none", False)),
+        *(("L", "attention", False), ("L", "full", False), ("L", "none", False), ("M", "dots", False)),
+        *(("S", "attention", False), ("S", "full", False), ("M", "none", True), ("M", "attention", False)),
+    ),
     attention=((1024, 64), (961, 96), (1023, 128), (2304, 32)),
     steps=200,
     images=128,
+    peer_images={"S": 128, "L": 16},
     first_images=8,
+    learning_steps=150,
+    drawn_windows=((8, 1), (8, 16), (64, 1), (64, 8), (1, 1), (1, 16), (8, 8), (8, 32), (256, 1), (256, 4)),
     drawn=(8, 64, 1, 256),
     peer_tokens=64,
     features=64,
     probe=(45_000, 1536),
-    repeats=5,
+    repeats=3,
 )
 _TINY_MODEL = ModelConfig(layers=2, width=32, heads=2, resolution=6, vocabulary=16, dtype="bfloat16")
 TINY = Sizes(
     models={"S": _TINY_MODEL, "L": dataclasses.replace(_TINY_MODEL, layers=3)},
-    attention=((128, 32), (81, 64)),
+    trained=(("L", "dots", True), ("S", "none", False)),
+    attention=((128, 32),),
     steps=20,
     images=4,
+    peer_images={"S": 4, "L": 2},
     first_images=2,
+    learning_steps=10,
+    drawn_windows=((2, 1), (2, 4)),
     drawn=(2, 1),
     peer_tokens=8,
     features=4,

@@ -5,17 +5,16 @@ import functools
 import pathlib
 import statistics
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.accelerator.cases import Case
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
 from experiments.kernels import busy_shares
 from igpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig
-from igpt_jax.errors import InputError
 from igpt_jax.model.flops import CHIPS, executed_flops, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import autoregressive
@@ -27,31 +26,54 @@ from igpt_jax.train.state import abstract_state, compile_step, device_memory, in
 GIB = 2**30
 LEARNING_RATE = 1e-4
 STEP = 8  # images by which a batch grows
-BEST_REMAT = {"S": "none", "M": "dots", "L": "dots"}  # measured first
-REMAT = ("none", "dots", "attention", "full")
-# Compiler options whose effect on L is measured.
+# Compiler options whose effect on L with remat "dots" is measured.
 FLAGS = {
     "gpu": {
-        "no Triton products": {"xla_gpu_enable_triton_gemm": "false"},
-        "latency-hiding scheduler": {"xla_gpu_enable_latency_hiding_scheduler": "true"},
+        "dynamic slices fused": {"xla_gpu_enable_dynamic_slice_fusion": True},
+        "latency-hiding scheduler": {"xla_gpu_enable_latency_hiding_scheduler": True},
+        "no Triton products": {"xla_gpu_enable_triton_gemm": False},
     },
-    "tpu": {"latency-hiding scheduler off": {"xla_tpu_enable_latency_hiding_scheduler": "false"}},
-    "cpu": {"optimization level 1": {"xla_backend_optimization_level": "1"}},
+    "tpu": {"latency-hiding scheduler off": {"xla_tpu_enable_latency_hiding_scheduler": False}},
+    "cpu": {"optimization level 1": {"xla_backend_optimization_level": 1}},
 }
 
 
-def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Callable[[], dict]]:
-    """Name -> what measures a network with a `remat`: each network's likely best first, L before all."""
-    order = sorted(sizes.models, key="LSM".index)
-    first = {f"{name}, remat {BEST_REMAT[name]}": (name, BEST_REMAT[name]) for name in order}
-    others = {f"{name}, remat {remat}": (name, remat) for name in order for remat in REMAT}
-    first_cases = {case: functools.partial(_measure, sizes, *what) for case, what in first.items()}
-    found = {case: functools.partial(_measure, sizes, *what) for case, what in others.items()}
+def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
+    """Every network with every `remat`, each in the largest batch that fits; the flags; what the device can do."""
+    found = {
+        f"{name}, remat {remat}{', unrolled' if unrolled else ''}": _case(sizes, name, remat, unrolled)
+        for name, remat, unrolled in sizes.trained
+    }
     flags = {
-        f"L, remat {BEST_REMAT['L']}, {flag}": functools.partial(_measure, sizes, "L", BEST_REMAT["L"], options)
+        f"L, remat dots, {flag}": _case(sizes, "L", "dots", False, options)
         for flag, options in FLAGS[jax.default_backend()].items()
     }
-    return first_cases | {"ceilings": _ceilings} | flags | found
+    first = dict(list(found.items())[:8])
+    return first | flags | {"ceilings": Case(lambda _: _ceilings())} | found
+
+
+def _case(sizes, name, remat, unrolled, options=None):
+    rolled = dataclasses.replace(sizes.models[name], remat=remat)
+    config = dataclasses.replace(rolled, unroll=rolled.layers if unrolled else 1)
+
+    def prepare():
+        images = _largest_batch(rolled, sizes)
+        start = time.perf_counter()
+        return images, _compile(config, images, options), time.perf_counter() - start
+
+    def run(prepared):
+        images, compiled, compile_seconds = prepared
+        while True:
+            try:
+                figures = _steps(config, images, compiled, sizes.repeats)
+                return figures | {"compile seconds": compile_seconds}
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error) or images <= STEP:
+                    raise
+            images -= STEP
+            compiled = _compile(config, images, options)
+
+    return Case(run, prepare)
 
 
 def _ceilings() -> dict:
@@ -73,23 +95,7 @@ def _ceilings() -> dict:
     return {"FLOP/s": 2 * side**3 / ten(product, a, a), "bytes/s": 2 * large.nbytes / ten(copy, large)}
 
 
-def _measure(sizes, name, remat, options=None):
-    config = dataclasses.replace(sizes.models[name], remat=remat)
-    images = _largest_batch(config, sizes)
-    while images >= 1:
-        try:
-            return _steps(config, images, sizes.repeats, options)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            images -= STEP
-    raise InputError(f"not even one image fits with remat {remat}")
-
-
-def _steps(config, images, repeats, options):
-    start = time.perf_counter()
-    compiled = _compile(config, images, options)
-    compile_seconds = time.perf_counter() - start
+def _steps(config, images, compiled, repeats):
     mesh, model = _mesh(), ImageGPT(config)
     state = init_state(model, adam(OptimizerConfig(), lambda _: LEARNING_RATE), 0, mesh)
     tokens_bt = np.random.default_rng(0).integers(0, config.vocabulary, (images, config.context)).astype(np.int32)
@@ -112,7 +118,6 @@ def _steps(config, images, repeats, options):
     loss = two_steps()
     kinds, kernels = busy_shares(two_steps)
     return figures | {
-        "compile seconds": compile_seconds,
         "planned GiB": total_bytes(compiled) / GIB,
         "peak GiB so far": memory.get("peak_bytes_in_use", 0) / GIB,
         "loss": loss,
@@ -121,6 +126,7 @@ def _steps(config, images, repeats, options):
     }
 
 
+@functools.cache
 def _largest_batch(config: ModelConfig, sizes: Sizes) -> int:
     """The images that fit, from how the memory of two small batches grows; at most `sizes.images`."""
     limit, few = device_memory(), sizes.first_images
@@ -133,7 +139,7 @@ def _largest_batch(config: ModelConfig, sizes: Sizes) -> int:
 
 def _quickly():
     """Options that leave the choice of kernels out, which does not change the memory much."""
-    return {"xla_gpu_autotune_level": "0"} if jax.default_backend() == "gpu" else None
+    return {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" else None
 
 
 def _compile(config, images, options):

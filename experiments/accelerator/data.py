@@ -1,0 +1,51 @@
+"""Real tokens, made beforehand, since the accelerator's machine may have neither TensorFlow nor scikit-learn.
+
+`python -m experiments.accelerator.data` makes the two files again, where the library is installed as a whole.
+"""
+
+import pathlib
+
+import numpy as np
+
+DIGITS = pathlib.Path(__file__).with_name("digits.npz")
+PHOTOGRAPHS = pathlib.Path(__file__).with_name("photographs.npz")
+
+
+def digits() -> np.ndarray:
+    """scikit-learn's 1,437 training digits, each at a random place of a 12x12 canvas: (1437, 144) int32 below 16."""
+    return np.load(DIGITS)["tokens"].astype(np.int32)
+
+
+def photographs(images: int, resolution: int, seed: int) -> np.ndarray:
+    """Random crops of scikit-learn's two photographs, halved: (images, resolution**2) int32 below 512."""
+    pictures = list(np.load(PHOTOGRAPHS).values())
+    rng = np.random.default_rng(seed)
+    crops = np.empty((images, resolution, resolution), np.int32)
+    for i in range(images):
+        picture = pictures[rng.integers(len(pictures))]
+        y, x = rng.integers(0, np.array(picture.shape) - resolution + 1)
+        crops[i] = picture[y : y + resolution, x : x + resolution]
+    return crops.reshape(images, -1)
+
+
+def main() -> None:
+    """Writes both files from scikit-learn's data."""
+    from PIL import Image
+    from sklearn.datasets import load_digits, load_sample_images
+
+    from igpt_jax.data import kmeans
+
+    rng = np.random.default_rng(0)
+    canvases = np.zeros((1437, 12, 12), np.uint8)
+    for canvas, digit in zip(canvases, load_digits().images[:1437], strict=True):
+        y, x = rng.integers(0, 5, 2)
+        canvas[y : y + 8, x : x + 8] = digit.clip(max=15)
+    np.savez_compressed(DIGITS, tokens=canvases.reshape(len(canvases), -1))
+    halved = [np.asarray(Image.fromarray(picture).reduce(2)) for picture in load_sample_images().images]
+    palette, _ = kmeans.fit(np.concatenate([picture.reshape(-1, 3) for picture in halved]), 512)
+    tokens = [palette.encode(picture.reshape(-1, 1, 1, 3)).reshape(picture.shape[:2]) for picture in halved]
+    np.savez_compressed(PHOTOGRAPHS, *(picture.astype(np.uint16) for picture in tokens))
+
+
+if __name__ == "__main__":
+    main()
