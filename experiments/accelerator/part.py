@@ -10,7 +10,7 @@ import time
 import traceback
 
 from experiments.accelerator.cases import Case
-from experiments.accelerator.results import Results
+from experiments.accelerator.results import Results, line
 from experiments.accelerator.sizes import FULL, TINY
 
 CORES_TO_COMPILE = 4  # that XLA keeps busy with one program, more or less
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
             start = time.monotonic()
             outcome = _outcome(case, future)
             results.add(name, outcome, time.monotonic() - start)
-            print(f"{options.part}: {name}: {outcome}", flush=True)
+            print(f"  {line(name, outcome)}", flush=True)
     results.finish()
 
 

@@ -53,7 +53,7 @@ class Results:
 
 
 def table(directory: pathlib.Path, parts: list[str]) -> str:
-    """Every case of every part that has begun, one line each; nested figures stay in the files."""
+    """Every case of every part that has begun, one line each."""
     lines = []
     for part in parts:
         if not (directory / f"{part}.json").exists():
@@ -61,15 +61,18 @@ def table(directory: pathlib.Path, parts: list[str]) -> str:
         results = Results.open(directory, part)
         lines.append(f"{part}{'' if results.finished else ' (not finished)'}")
         for case, outcome in results.content["cases"].items():
-            lines.append(f"  {case:<44} {_line(outcome)}")
+            lines.append(f"  {line(case, outcome)}")
     return "\n".join(lines)
 
 
-def _line(outcome):
+def line(case: str, outcome: dict) -> str:
+    """A case's figures, or the last line of its error; nested figures stay in the file."""
     if "error" in outcome:
-        return f"failed: {outcome['error'].strip().splitlines()[-1][:120]}"
-    figures = outcome["figures"].items()
-    return ", ".join(f"{name} {_number(value)}" for name, value in figures if not isinstance(value, dict | list))
+        text = f"failed: {outcome['error'].strip().splitlines()[-1][:150]}"
+    else:
+        figures = outcome["figures"].items()
+        text = ", ".join(f"{name} {_number(value)}" for name, value in figures if not isinstance(value, dict | list))
+    return f"{case:<42} {text}"
 
 
 def _number(value):

@@ -57,7 +57,7 @@ def _case(sizes, name, remat, unrolled, options=None):
     config = dataclasses.replace(rolled, unroll=rolled.layers if unrolled else 1)
 
     def prepare():
-        images = _largest_batch(rolled, sizes)
+        images = _largest_batch(rolled, sizes.first_images, sizes.images)
         start = time.perf_counter()
         return images, _compile(config, images, options), time.perf_counter() - start
 
@@ -127,14 +127,14 @@ def _steps(config, images, compiled, repeats):
 
 
 @functools.cache
-def _largest_batch(config: ModelConfig, sizes: Sizes) -> int:
-    """The images that fit, from how the memory of two small batches grows; at most `sizes.images`."""
-    limit, few = device_memory(), sizes.first_images
+def _largest_batch(config: ModelConfig, few: int, most: int) -> int:
+    """The images that fit, from how the memory grows from a few to twice as many; at most `most`."""
+    limit = device_memory()
     if limit is None:
-        return sizes.images
+        return most
     bytes_few, bytes_more = (total_bytes(_compile(config, n, _quickly())) for n in (few, 2 * few))
     room = int((0.98 * limit - bytes_few) / (bytes_more - bytes_few) * few)
-    return max(1, min(sizes.images, few + room // STEP * STEP))
+    return max(1, min(most, few + room // STEP * STEP))
 
 
 def _quickly():

@@ -51,7 +51,7 @@ def main(config: RunConfig, workdir: pathlib.Path | None, options) -> None:
     where = Slice.named(options.topology, config.parallel)
     model = config.model
     if model.attention == "auto":
-        model = dataclasses.replace(model, attention=fastest_backend("tpu", model.context, model.dtype))
+        model = dataclasses.replace(model, attention=fastest_backend("tpu", model.context, model.head_dim, model.dtype))
     config = dataclasses.replace(config, model=model)
     check_model(model, where.mesh)
     plan = _plan(config, where, options.what)

@@ -29,18 +29,23 @@ def attend(
       (b, t, h, k) in the type of `v_bthk`; softmax in float32.
     """
     if backend == "auto":
-        backend = fastest_backend(jax.default_backend(), q_bthk.shape[1], q_bthk.dtype)
+        backend = fastest_backend(jax.default_backend(), q_bthk.shape[1], q_bthk.shape[3], q_bthk.dtype)
     heads_first = [x.transpose(0, 2, 1, 3) for x in (q_bthk * q_bthk.shape[-1] ** -0.5, k_bthk, v_bthk)]
     return BACKENDS[backend](*heads_first, causal).transpose(0, 2, 1, 3)
 
 
-def fastest_backend(platform: str, context: int, dtype) -> str:
-    """The backend for "tpu", "gpu" or another platform: its own kernel where that takes the context and the type."""
+def fastest_backend(platform: str, context: int, head_dim: int, dtype) -> str:
+    """The backend for "tpu", "gpu" or another platform: its own kernel where that takes the shapes and the type."""
     if platform == "tpu" and context % LANES == 0:
         return "splash"
-    if platform == "gpu" and jnp.dtype(dtype).itemsize == 2:
+    if platform == "gpu" and jnp.dtype(dtype).itemsize == 2 and fits_cudnn(head_dim):
         return "cudnn"
     return "blockwise"
+
+
+def fits_cudnn(head_dim: int) -> bool:
+    """Whether cuDNN's kernels take heads of this dimension: multiples of 8 up to 128 on every GPU since Ampere."""
+    return head_dim % 8 == 0 and head_dim <= 128
 
 
 def plain_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, causal: bool) -> jax.Array:
@@ -97,7 +102,13 @@ def cudnn_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, cau
     """Equals `plain_attention` by cuDNN's flash attention on NVIDIA GPUs; bfloat16 or float16."""
     positions_first = [x.transpose(0, 2, 1, 3) for x in (q_bhtk, k_bhsk, v_bhsk)]
     mixed_bthk = jax.nn.dot_product_attention(*positions_first, scale=1.0, is_causal=causal, implementation="cudnn")
-    return checkpoint_name(mixed_bthk, SAVED).transpose(0, 2, 1, 3)
+    return mixed_bthk.transpose(0, 2, 1, 3)
+
+
+def saves_attention(primitive, *inputs, **params) -> bool:
+    """A remat policy that keeps what attention's backward pass needs: what is named `SAVED`, and cuDNN's outputs."""
+    is_named = jax.checkpoint_policies.save_only_these_names(SAVED)
+    return primitive.name.startswith("dot_product_attention_fwd") or is_named(primitive, *inputs, **params)
 
 
 def cached_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, position: jax.Array) -> jax.Array:

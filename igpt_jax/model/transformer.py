@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
-from igpt_jax.model.attention import SAVED, attend
+from igpt_jax.model.attention import attend, saves_attention
 
 NORM_EPSILON = 1e-5
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(SAVED)
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, saves_attention
     ),
-    "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
+    "attention": saves_attention,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 # The backward pass of what it wraps starts from the arguments; without it, the scan over the blocks would stack every

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.attention import LANES
+from igpt_jax.model.attention import LANES, fits_cudnn
 
 RULES = (
     ("batch", "data"),  # images are independent
@@ -101,6 +101,11 @@ def check_model(config: ModelConfig, mesh: Mesh) -> None:
                 f"model.{option}={size} is not divisible by the {mesh.shape[axis]} devices of the {axis} axis; "
                 f"set parallel.{axis}={nearest}"
             )
+    if config.attention == "cudnn" and (config.dtype != "bfloat16" or not fits_cudnn(config.head_dim)):
+        raise InputError(
+            f"model.attention=cudnn needs model.dtype=bfloat16, not {config.dtype}, and heads whose dimension is a "
+            f"multiple of 8 and at most 128, not {config.head_dim}; set it to auto"
+        )
     platform = mesh.devices.flat[0].platform
     for kernel, its_platform in (("splash", "tpu"), ("cudnn", "gpu")):
         if config.attention == kernel and platform != its_platform:

@@ -94,14 +94,16 @@ def test_on_a_mesh_the_tpu_kernel_sees_its_own_images_and_heads():
 
 
 @pytest.mark.parametrize(
-    ("platform", "context", "dtype", "backend"),
+    ("platform", "context", "head_dim", "dtype", "backend"),
     [
-        ("tpu", 2304, "bfloat16", "splash"),
-        ("tpu", 144, "float32", "blockwise"),
-        ("gpu", 1024, "bfloat16", "cudnn"),
-        ("gpu", 1024, "float32", "blockwise"),
-        ("cpu", 1024, "float32", "blockwise"),
+        ("tpu", 2304, 64, "bfloat16", "splash"),
+        ("tpu", 144, 64, "float32", "blockwise"),
+        ("gpu", 1024, 96, "bfloat16", "cudnn"),
+        ("gpu", 1024, 20, "bfloat16", "blockwise"),
+        ("gpu", 1024, 256, "bfloat16", "blockwise"),
+        ("gpu", 1024, 64, "float32", "blockwise"),
+        ("cpu", 1024, 64, "float32", "blockwise"),
     ],
 )
-def test_every_platform_gets_the_kernel_that_takes_its_input(platform, context, dtype, backend):
-    assert fastest_backend(platform, context, dtype) == backend
+def test_every_platform_gets_the_kernel_that_takes_its_input(platform, context, head_dim, dtype, backend):
+    assert fastest_backend(platform, context, head_dim, dtype) == backend

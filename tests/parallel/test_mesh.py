@@ -128,3 +128,7 @@ def test_a_model_that_does_not_split_is_refused_with_a_mesh_that_fits():
 def test_a_kernel_for_other_devices_is_refused():
     with pytest.raises(ig.InputError, match=r"model.attention=splash runs on a tpu, not on a cpu; set it to auto"):
         check_model(ig.ModelConfig(attention="splash"), make_mesh(ParallelConfig()))
+    with pytest.raises(ig.InputError, match=r"attention=cudnn needs model.dtype=bfloat16, not float32, and heads"):
+        check_model(ig.ModelConfig(attention="cudnn"), make_mesh(ParallelConfig()))
+    with pytest.raises(ig.InputError, match=r"at most 128, not 256; set it to auto"):
+        check_model(ig.ModelConfig(attention="cudnn", dtype="bfloat16", heads=2), make_mesh(ParallelConfig()))
