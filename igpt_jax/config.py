@@ -47,6 +47,9 @@ class ModelConfig:
     tied_head: bool = False  # True: the token head is the token embedding, which the paper found slightly worse
     zero_heads: bool = True  # initial token and class head; False: drawn from N(0, 0.02), as GPT-2 draws its weights
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
+    positions: str = "learned"  # a vector for each position, as released; "rotary": by row and column, for any resolution
+    qk_norm: bool = False  # True: queries and keys of every head pass through a norm
+    activation: str = "quick_gelu"  # the released MLP's; "squared_relu"; "swiglu": gated, with as many weights
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
     remat: str = "none"  # what the backward pass recomputes, one of REMAT; "auto": the least that the memory allows
@@ -70,6 +73,13 @@ class ModelConfig:
             "model.tied_head=True asks for a token head, and model.token_head=False for none; change one of them",
         )
         _check_choice("model.objective", self.objective, OBJECTIVES)
+        _check_choice("model.positions", self.positions, ("learned", "rotary"))
+        _check(
+            self.positions == "learned" or self.head_dim % 4 == 0,
+            f"model.positions=rotary turns pairs for rows and for columns, so a head's {self.head_dim} = model.width / "
+            "model.heads must be divisible by 4; change one of them",
+        )
+        _check_choice("model.activation", self.activation, ("quick_gelu", "squared_relu", "swiglu"))
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         _check_choice("model.attention", self.attention, ("auto", "plain", "blockwise", "splash", "cudnn"))
         _check_choice("model.remat", self.remat, ("auto", *REMAT))
@@ -83,6 +93,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.width // self.heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Width inside the MLP: four times the model's, or two thirds of that where a third matrix gates it."""
+        return 8 * round(self.width / 3) if self.activation == "swiglu" else 4 * self.width
 
     @property
     def causal(self) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.model.attention import attend, saves_attention
+from igpt_jax.model.rotary import rotate
 
 NORM_EPSILON = 1e-5
 REMAT_POLICIES = {
@@ -27,6 +28,21 @@ recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x·sigmoid(1.702x), the released code's approximation of the Gaussian error linear unit."""
     return x * jax.nn.sigmoid(1.702 * x)
+
+
+@recomputed
+def squared_relu(x: jax.Array) -> jax.Array:
+    """max(x, 0)² (So et al. 2021, arXiv:2109.08668)."""
+    return jax.nn.relu(x) ** 2
+
+
+@recomputed
+def swiglu(gate: jax.Array, x: jax.Array) -> jax.Array:
+    """gate·sigmoid(gate)·x (Shazeer 2020, arXiv:2002.05202)."""
+    return jax.nn.silu(gate) * x
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "squared_relu": squared_relu, "swiglu": swiglu}
 
 
 def gather(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
@@ -113,31 +129,37 @@ class Attention(nn.Module):
             Linear(c, width, heads, axes=("width", "heads", "head_dim"), std=c.width**-0.5) for _ in range(3)
         )
         self.out = Linear(c, heads, width, axes=("heads", "head_dim", "width"), std=(c.width * c.layers) ** -0.5)
+        if c.qk_norm:
+            self.query_norm, self.key_norm = RMSNorm(c.dtype), RMSNorm(c.dtype)
 
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        mixed_bthk = attend(
-            self.query(x_btd),
-            self.key(x_btd),
-            self.value(x_btd),
-            causal=self.config.causal,
-            backend=self.config.attention,
-        )
+        c, q_bthk, k_bthk = self.config, self.query(x_btd), self.key(x_btd)
+        if c.qk_norm:
+            q_bthk, k_bthk = self.query_norm(q_bthk), self.key_norm(k_bthk)
+        if c.positions == "rotary":
+            pixel_1t = jnp.arange(x_btd.shape[1])[None]
+            q_bthk = rotate(q_bthk, pixel_1t, c.resolution)
+            k_bthk = rotate(k_bthk, pixel_1t - c.causal, c.resolution)  # a causal model has read the pixel before
+        mixed_bthk = attend(q_bthk, k_bthk, self.value(x_btd), causal=c.causal, backend=c.attention)
         return self.out(mixed_bthk)
 
 
 class Mlp(nn.Module):
-    """Width to four times the width and back, with `quick_gelu` between."""
+    """Width to `mlp_width` and back, with the activation between; "swiglu" has a second way there, the gate."""
 
     config: ModelConfig
 
     def setup(self):
         c = self.config
-        width, mlp = (c.width,), (4 * c.width,)
+        width, mlp = (c.width,), (c.mlp_width,)
         self.up = Linear(c, width, mlp, axes=("width", "mlp"), std=0.02)
+        if c.activation == "swiglu":
+            self.gate = Linear(c, width, mlp, axes=("width", "mlp"), std=0.02)
         self.down = Linear(c, mlp, width, axes=("mlp", "width"), std=0.02)
 
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        return self.down(quick_gelu(self.up(x_btd)))
+        gates = [self.gate(x_btd)] if self.config.activation == "swiglu" else []
+        return self.down(ACTIVATIONS[self.config.activation](*gates, self.up(x_btd)))
 
 
 class Block(nn.Module):
