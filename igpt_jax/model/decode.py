@@ -35,7 +35,8 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
 
     Returns the same tree with a list of layers under "blocks", each with its gains and with "qkv", "out", "up" (which
     begins with the gate, where there is one) and "down": kernels as (inputs, outputs) and biases as (1, outputs) in the
-    compute type; and a token head even where it is tied.  On a mesh every device has them whole: gathered once, not for every position.
+    compute type; and a token head even where it is tied.  On a mesh every device has them whole: gathered once, not for
+    every position.
     """
     if not config.causal:
         raise InputError(
