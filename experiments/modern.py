@@ -1,68 +1,324 @@
-"""A recipe of today beside the paper's: any data set, any size.
+"""A recipe of today beside the paper's, on any data set and at any size; and what each of its ingredients is worth.
 
     python -m igpt_jax train --config=experiments/modern.py:data=digits --workdir=runs/modern
-    python -m igpt_jax train --config=experiments/modern.py:data=imagenet2012,size=s --workdir=runs/s
+    python -m igpt_jax train --config=experiments/modern.py:data=imagenet2012,size=l --workdir=runs/l
+    python -m experiments.modern digits --workdir=runs/ablation
 
-Arguments: data, size=small|s|m|l|xl, resolution, vocabulary, steps, recipe=modern|paper, add and remove: ingredients
-joined by +, such as add=muon+rotary.
+Arguments of a run: data=NAME as config.data.name, size=small|s|m|l|xl, resolution, colors, steps; with=modern, paper or
+ingredients joined by +, such as with=muon+rotary; rate and muon_rate, the peaks.  from=WORKDIR,at=STEP goes on from a
+checkpoint of a run with schedule=stable, which stays at its peak.
+
+`python -m experiments.modern` compares the two on data sets that two CPU cores can learn.  On held-out training images
+it searches the paper recipe's rate, then both rates of the modern one.  On test images, with three seeds, it measures
+the paper's recipe at full length, at half and at a third; the modern one at these lengths and at a sixth, as branches
+of one long run; and, at a third, the paper's with each ingredient added and the modern one with each removed.  Then it
+times a step of all of them in turns.
 """
 
+import argparse
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
 import ml_collections
+import numpy as np
 
 from experiments.arguments import read_arguments
-from igpt_jax.config import SIZES, ModelConfig, default_config
+from experiments.benchmark.measure import Side, compare, machine
+from experiments.benchmark.ours import training_step
+from experiments.recipe import INGREDIENTS, RECIPES, add_ingredients
+from experiments.runs import Result, Run, nats_per_token, probe_accuracy, raw_pixels
+from experiments.scheduler import Scheduler
+from experiments.tables import write_json
+from igpt_jax.config import SIZES, ModelConfig, RunConfig, default_config
+from igpt_jax.errors import InputError
+from igpt_jax.files import replacing
+from igpt_jax.report.curves import plot_curves
+from igpt_jax.search import best, search
 
-INGREDIENTS = {
-    "rotary": {"model.positions": "rotary"},
-    "qk_norm": {"model.qk_norm": True},
-    "squared_relu": {"model.activation": "squared_relu"},
-    "swiglu": {"model.activation": "swiglu"},
-    "muon": {"optimizer.name": "muon"},
-    "wsd": {"optimizer.schedule": "wsd"},
-}
-RECIPES = {"modern": ("rotary", "qk_norm", "squared_relu", "muon", "wsd"), "paper": ()}
 SMALL = ModelConfig(layers=4, width=64, heads=2, unroll=4)
-# Images a side, colours, training images; of data sets that two CPU cores can learn.
-EMBEDDED = {"digits": (12, 16, 1437), "emoji": (16, 128, 2926), "photographs": (16, 128, 24300)}
+# Pixels a side, colors, training images, steps of the paper's recipe.
+EMBEDDED = {
+    "digits": (12, 16, 1437, 1500),
+    "emoji": (16, 128, 2926, 1500),
+    "photographs": (16, 128, 24300, 1500),
+}
+WARMUP_STEPS = 50
+LENGTHS = (6, 3, 2, 1)  # of a finished model, in parts of the whole: steps // length
+SEEDS, SEARCHING_SEED = (0, 1, 2), 10
+RATES = (1.5e-3, 3e-3, 6e-3, 12e-3)  # upwards until one does worse
+MUON_RATES = (0.03, 0.06, 0.12)
+ROUNDS, STEPS_TIMED = 9, 10
+TITLE = "The paper's recipe and today's"
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The recipe's run."""
+    """One run.  Raises InputError for an ingredient that there is not."""
     given = read_arguments(
         arguments,
-        data="digits",
-        size=("small", "s", "m", "l", "xl"),
-        resolution=0,
-        vocabulary=0,
-        steps=1400,
-        recipe=tuple(RECIPES),
-        add="",
-        remove="",
+        **{"data": "digits", "size": ("small", *SIZES), "resolution": 0, "colors": 0, "steps": 0, "with": "modern"},
+        **{"rate": 3e-3, "muon_rate": 0.0, "schedule": ("own", "stable"), "from": "", "at": 0},
+        probe=("all", "last"),
     )
     config = default_config()
-    side, colors, images = EMBEDDED.get(given["data"], (32, 512, 0))
+    side, colors, images, steps = EMBEDDED.get(given["data"], (32, 512, 0, 1_000_000))
     shape = SIZES.get(given["size"], SMALL)
-    config.model.layers, config.model.width, config.model.heads = shape.layers, shape.width, shape.heads
-    config.model.resolution = given["resolution"] or side
-    config.model.vocabulary = given["vocabulary"] or colors
-    config.data.name = given["data"]
-    config.steps = given["steps"]
-    if given["size"] == "small":
-        config.model.unroll = shape.unroll
+    config.model.update({name: getattr(shape, name) for name in ("layers", "width", "heads", "unroll")})
+    config.model.resolution, config.model.vocabulary = given["resolution"] or side, given["colors"] or colors
+    config.data.name, config.steps = given["data"], given["steps"] or steps
+    config.optimizer.learning_rate = given["rate"]
+    if given["size"] != "small":
+        config.model.dtype, config.model.remat = "bfloat16", "full"
+    if images:
         config.data.batch_size = 32
-        config.optimizer.learning_rate = 3e-3
-        config.optimizer.warmup_epochs = 50 * 32 / images
+        config.data.fold_validation = True  # all options are settled
+        config.optimizer.warmup_epochs = WARMUP_STEPS * config.data.batch_size / images
         config.evaluate.batch_size = 40
         config.evaluate.probe.augmented_epochs = 3
-        config.data.fold_validation = True
-        config.log_every = 50
-        config.checkpoint_every = given["steps"]
-        if given["data"] == "digits":
-            config.evaluate.views = 3
-    else:
-        config.model.dtype, config.model.remat = "bfloat16", "full"
-        config.optimizer.learning_rate = 1e-3
-    ingredients = [x for x in RECIPES[given["recipe"]] if x not in given["remove"].split("+")]
-    for name in [*ingredients, *filter(None, given["add"].split("+"))]:
-        config.update_from_flattened_dict(INGREDIENTS[name])
+        config.checkpoint_every = config.steps
+    if given["data"] == "digits":
+        config.evaluate.views = 3
+    add_ingredients(config, ingredients(given["with"]))
+    if given["muon_rate"]:
+        config.optimizer.muon_learning_rate = given["muon_rate"]
+    if given["schedule"] == "stable":
+        config.optimizer.schedule = "constant"
+        config.keep_every = config.checkpoint_every = config.steps // 6  # where the decays of all `LENGTHS` begin
+    if given["from"]:
+        config.continue_from = f"{given['from']}/checkpoints/{given['at']}"
+    if given["probe"] == "last":
+        config.evaluate.probe.layers, config.evaluate.probe.augmented_epochs = (config.model.layers,), 0
     return config
+
+
+def ingredients(text: str) -> tuple[str, ...]:
+    """The names in "a+b", or those of a recipe.  Raises InputError where one is not known."""
+    names = RECIPES[text] if text in RECIPES else tuple(text.split("+"))
+    for name in names:
+        if name not in INGREDIENTS:
+            raise InputError(f"with={text}: there is no {name}; give {', '.join(RECIPES)}, or {'+'.join(INGREDIENTS)}")
+    return names
+
+
+def run(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float], **more: str | int) -> Run:
+    """Training with these ingredients."""
+    what = "+".join(names) or "paper"
+    rated = {name: rate for name, rate in rates.items() if name == "rate" or "muon" in names}
+    arguments = (
+        {"data": data, "steps": steps, "with": what} | {name: f"{rate:g}" for name, rate in rated.items()} | more
+    )
+    numbers = "-".join(f"{rate:g}" for rate in rated.values())
+    label = "-".join([data, what, f"{steps}", numbers, *map(str, more.values())])
+    return Run(label, "train", "modern.py", tuple(f"{name}={value}" for name, value in arguments.items()))
+
+
+def branches(data: str, rates: dict[str, float]) -> dict[int, Run]:
+    """The modern recipe, finished at every length as a branch of one long run; by its steps."""
+    whole = EMBEDDED[data][-1]
+    decay = default_config().optimizer.decay_fraction
+    stable = run(data, RECIPES["modern"], round((1 - decay) * whole), rates=rates, schedule="stable", probe="last")
+    found = {}
+    for length in LENGTHS:
+        steps = whole // length
+        branch = run(data, RECIPES["modern"], steps, rates=rates, at=round((1 - decay) * steps))
+        found[steps] = dataclasses.replace(branch, inputs=(("from", stable),))
+    return found
+
+
+def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, float], dict]:
+    """The peaks that held-out images read best, of the paper's recipe at full length and of the modern one at a third.
+
+    Returns {recipe: {argument: rate}}, and the nats per token of all that were tried.
+    """
+    tried = {}
+
+    def held_out(names, steps, rates):
+        candidate = run(data, names, steps, rates=rates, probe="last")
+        _make(scheduler, [candidate])
+        nats = nats_per_token(Result(candidate, scheduler.directory, SEARCHING_SEED))
+        tried[candidate.name] = nats
+        return -nats
+
+    def search_one(names, steps, rates, argument, values):
+        return best(search(values, lambda value: held_out(names, steps, rates | {argument: value})))
+
+    whole = EMBEDDED[data][-1]
+    paper = {"rate": search_one((), whole, {}, "rate", RATES)}
+    names, third = RECIPES["modern"], whole // 3
+    modern = {"rate": RATES[1]}
+    modern["muon_rate"] = search_one(names, third, modern, "muon_rate", MUON_RATES)
+    modern["rate"] = search_one(names, third, modern, "rate", RATES)
+    return {"paper": paper, "modern": modern}, tried
+
+
+def compared(data: str, rates: dict) -> list[tuple[str, Run]]:
+    """The two recipes at every length, by name."""
+    whole = EMBEDDED[data][-1]
+    lengths = [whole // length for length in LENGTHS if length <= 3]
+    found = [("paper", run(data, (), steps, rates=rates["paper"])) for steps in lengths]
+    return found + [("modern", branch) for branch in branches(data, rates["modern"]).values()]
+
+
+def ablated(data: str, rates: dict) -> list[tuple[str, Run]]:
+    """At a third of the steps: every ingredient added to the paper's recipe, and removed from the modern one.
+
+    Adam's rate is that of the recipe that is changed.  Where Muon leaves, its matrices have the paper recipe's rate.
+    """
+    steps, whole, found = EMBEDDED[data][-1] // 3, RECIPES["modern"], []
+    for name in whole:
+        added = rates["paper"] | ({"muon_rate": rates["modern"]["muon_rate"]} if name == "muon" else {})
+        found.append((f"paper + {name}", run(data, (name,), steps, rates=added)))
+    for name in whole:
+        rest = tuple(other for other in whole if other != name)
+        found.append((f"modern - {name}", run(data, rest, steps, rates=rates["paper" if name == "muon" else "modern"])))
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit status: 0, 1 where a run failed, 2 for what cannot work, 130 where interrupted."""
+    parser = argparse.ArgumentParser("experiments.modern", description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="+", choices=tuple(EMBEDDED))
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; the cores if not given")
+    options = parser.parse_args(arguments)
+    try:
+        measure(options, "python -m experiments.modern " + " ".join(arguments))
+    except RunFailed as error:
+        print(f"experiments.modern: {error}", file=sys.stderr)
+        return 1
+    except InputError as error:
+        print(f"experiments.modern: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments.modern: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+class RunFailed(Exception):
+    """A run ended with another status than 0."""
+
+
+def _make(scheduler, wanted):
+    failures = scheduler.make(wanted)
+    if failures:
+        raise RunFailed("; ".join(failures))
+
+
+def measure(options: argparse.Namespace, command: str) -> None:
+    """Makes what is missing: the searches of all data sets, then comparisons, ablations and times."""
+    directory, jobs = options.workdir, options.jobs
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", jobs, environment)
+    scheduler = Scheduler(directory, SEEDS, "test", jobs, environment)
+    facts = {"command": command, "seeds": SEEDS, "machine": machine()}
+    rates, rows = {}, {}
+    for data in options.data:
+        rates[data], tried = searched_rates(searching, data)
+        write_json(directory / "results" / data / "search.json", facts | {"rates": rates[data], "held_out_nats": tried})
+    for stage in (compared, ablated):
+        for data in options.data:
+            found = stage(data, rates[data])
+            _make(scheduler, [made for _, made in found])
+            rows.setdefault(data, []).extend(_row(name, made, directory) for name, made in found)
+            _write_results(directory / "results" / data, data, rows[data], facts)
+    for data in options.data:
+        _time(rows[data], data)
+        _write_results(directory / "results" / data, data, rows[data], facts)
+
+
+def _row(name, made, directory):
+    results = [Result(made, directory, seed) for seed in SEEDS]
+    config = _config(made.arguments)
+    return {
+        "recipe": name,
+        "steps": config.steps,
+        "nats_per_token": [nats_per_token(result) for result in results],
+        "probe": [probe_accuracy(result) for result in results],
+        "raw_pixels": [raw_pixels(result) for result in results],
+        "learning_rate": config.optimizer.learning_rate,
+        "muon_learning_rate": config.optimizer.muon_learning_rate if config.optimizer.name == "muon" else None,
+        "arguments": made.arguments,
+    }
+
+
+def _config(arguments):
+    return RunConfig.from_dict(get_config(",".join(arguments)).to_dict())
+
+
+def _time(rows, data):
+    """Adds "images_per_second" and "speed", relative to the paper's recipe: steps of all rows in turns."""
+    sides = {}
+    for row in rows:
+        if row["recipe"] not in sides:
+            config = _config(row["arguments"])
+            shape = (config.data.batch_size, config.model.context)
+            tokens_bt = np.random.default_rng(0).integers(0, config.model.vocabulary, shape).astype(np.int32)
+            step, _ = training_step(config.model, tokens_bt, optimizer=config.optimizer)
+            sides[row["recipe"]] = Side(
+                lambda step=step: [step() for _ in range(STEPS_TIMED)], STEPS_TIMED * len(tokens_bt)
+            )
+    paper = sides.pop("paper")
+    timed = compare(f"a step on {data}", "images/s", paper, sides, "", rounds=ROUNDS)
+    speeds = {"paper": (timed[0].ours, 1.0)} | {one.peer_name: (one.peer, 1 / one.ratio) for one in timed}
+    for row in rows:
+        row["images_per_second"], row["speed"] = speeds[row["recipe"]]
+
+
+def _write_results(directory, data, rows, facts):
+    """results.json, table.md and, once there are times, figure.png."""
+    write_json(directory / "results.json", {"title": TITLE, "data": data, **facts, "rows": rows})
+    with replacing(directory / "table.md") as partial:
+        partial.write_text(table(data, rows))
+    if all("speed" in row for row in rows):
+        draw(directory / "figure.png", data, rows)
+
+
+def goal(rows: Sequence[dict]) -> dict:
+    """The row of the paper's recipe at full length, whose loss the others are to reach."""
+    return max((row for row in rows if row["recipe"] == "paper"), key=lambda row: row["steps"])
+
+
+def table(data: str, rows: Sequence[dict]) -> str:
+    """Means ± standard deviations over the seeds; wall time in parts of the paper recipe's."""
+    whole = goal(rows)
+    to_beat = np.mean(whole["nats_per_token"])
+    lines = [
+        f"# {TITLE}: {data}",
+        "",
+        f"{len(whole['nats_per_token'])} seeds each. Goal: {to_beat:.4f} nats/token, the paper's recipe after "
+        f"{whole['steps']:,} steps. A logistic regression on raw pixels gets {np.mean(whole['raw_pixels']):.1f} %.",
+        "",
+        "| recipe | steps | held-out nats/token | reaches the goal | probe, % | images/s | wall time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        speed = row.get("speed")
+        wall = f"{row['steps'] / whole['steps'] / speed:.2f}" if speed else ""
+        images = f"{row['images_per_second']:.0f}" if speed else ""
+        reached = "yes" if np.mean(row["nats_per_token"]) <= to_beat else "no"
+        nats, probe = (_mean(row[name], digits) for name, digits in (("nats_per_token", 4), ("probe", 1)))
+        lines.append(f"| {row['recipe']} | {row['steps']:,} | {nats} | {reached} | {probe} | {images} | {wall} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values, digits):
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def draw(path: pathlib.Path, data: str, rows: Sequence[dict]) -> None:
+    """Held-out loss of finished models against the time that their training takes."""
+    curves = {}
+    for row in rows:
+        if row["recipe"] in RECIPES:
+            minutes = row["steps"] * _config(row["arguments"]).data.batch_size / row["images_per_second"] / 60
+            point = (minutes, np.mean(row["nats_per_token"]), np.std(row["nats_per_token"], ddof=1))
+            curves.setdefault(row["recipe"], []).append(point)
+    curves = {name: sorted(points) for name, points in curves.items()}
+    plot_curves(path, f"{TITLE}: {data}", "training time (minutes)", "held-out loss (nats per token)", curves)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,26 +11,30 @@ import igpt_jax as ig
 from igpt_jax.config import SIZES, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.parallel.mesh import make_mesh, put_batch
-from igpt_jax.train.optimizer import adam
+from igpt_jax.train.optimizer import make_optimizer
 from igpt_jax.train.state import compile_run, first_state, init_params
 
 SMALL = ModelConfig(layers=4, width=256, heads=4, unroll=4)
 S = dataclasses.replace(SIZES["s"], unroll=24)  # takes twice as long to compile, and is 4 % faster
 LEARNING_RATE = 1e-4
+ADAM = OptimizerConfig(learning_rate=LEARNING_RATE)
 
 
 def training_step(
-    config: ModelConfig, tokens_bt: np.ndarray, params: dict | None = None
+    config: ModelConfig,
+    tokens_bt: np.ndarray,
+    params: dict | None = None,
+    optimizer: OptimizerConfig = ADAM,
 ) -> tuple[Callable[[], float], float]:
-    """A function that takes an Adam step on the tokens and returns the loss before it, nats per token.
+    """A function that takes a step on the tokens at the peak learning rate and returns the loss before it, in nats.
 
     params: to start from, and given up; drawn where there are none.
 
     Returns the function, and the seconds that its compilation took.
     """
-    run = RunConfig(model=config, optimizer=OptimizerConfig(learning_rate=LEARNING_RATE))
+    run = RunConfig(model=config, optimizer=optimizer)
     model, mesh = ig.ImageGPT(config), _mesh()
-    optimizer = adam(run.optimizer, lambda _: LEARNING_RATE)
+    optimizer = make_optimizer(optimizer, lambda _: run.optimizer.learning_rate, config.dtype)
     state = first_state(model, optimizer, init_params(model, 0, mesh) if params is None else params, mesh)
     batch = put_batch({"tokens": tokens_bt}, mesh)
     start = time.perf_counter()
