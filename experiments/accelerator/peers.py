@@ -23,11 +23,10 @@ def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
     """Name -> what measures a peer; trained with the batches that ours were fastest with."""
     torch.set_float32_matmul_precision("high")
     found = {}
+    draws = [_draw_minimal, *([_draw_transformers] if importlib.util.find_spec("transformers") else [])]
     for name in ("S", "L"):
-        ours = _fastest(directory, name)
-        found[f"train {name}, torch.compile"] = functools.partial(_train, name, sizes, ours)
-    for draw in (_draw_minimal, *([_draw_transformers] if importlib.util.find_spec("transformers") else [])):
-        for name in ("S", "L"):
+        found[f"train {name}, torch.compile"] = functools.partial(_train, name, sizes, _fastest(directory, name))
+        for draw in draws:
             for images in sizes.drawn[:2]:
                 case = f"draw {name}, batch {images}, {draw.__name__.removeprefix('_draw_')}"
                 found[case] = functools.partial(draw, sizes.models[name], images, sizes.peer_tokens)

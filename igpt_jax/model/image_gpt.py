@@ -35,7 +35,7 @@ class ImageGPT(nn.Module):
         if c.causal:
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
         self.blocks = stack(c, pools_norm=self.normalised_features)
-        self.final_norm = RMSNorm(c.dtype)
+        self.final_norm = RMSNorm(c)
         head_std = 0.0 if c.zero_heads else 0.02
         if c.tied_head:
             self.token_head_dv = self.token_embedding_vd.T

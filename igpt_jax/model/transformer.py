@@ -51,19 +51,25 @@ def spread(h_btd: jax.Array) -> jax.Array:
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + 1e-5) · gain: the released norm subtracts no mean and adds no bias.  float32 inside."""
 
-    dtype: str
+    config: ModelConfig
 
-    @nn.compact
+    def setup(self):
+        gain = nn.with_logical_partitioning(nn.initializers.ones, ("gain",))
+        self.gain_d = self.param("gain", gain, (self.config.width,))
+
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("gain",)), x_btd.shape[-1:])
-        return _normed(x_btd, gain_d, self.dtype)
+        return _normalized(x_btd, self.config.dtype, self.gain_d)
+
+    def without_gain(self, x_btd: jax.Array) -> jax.Array:
+        """x / sqrt(mean(x²) + 1e-5), for a `Linear` that multiplies its weight by the gain."""
+        return _normalized(x_btd, self.config.dtype)
 
 
-@functools.partial(recomputed, static_argnums=2)
-def _normed(x_btd, gain_d, dtype):
+@functools.partial(recomputed, static_argnums=1)
+def _normalized(x_btd, dtype, gain_d=None):
     x_btd = x_btd.astype(jnp.float32)
-    scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
-    return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(dtype)
+    x_btd *= jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
+    return (x_btd if gain_d is None else x_btd * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(dtype)
 
 
 class Linear(nn.Module):
@@ -80,7 +86,12 @@ class Linear(nn.Module):
     std: float  # of the initial weights
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, gain: jax.Array | None = None) -> jax.Array:
+        """gain: of the norm before, by which the weight's rows are multiplied in place of all of x.
+
+        The two are equal, but the gain's gradient then needs no sum over all positions.
+        """
+
         def parameter(name, initializer, shape, axes):
             return self.param(name, nn.with_logical_partitioning(initializer, axes), shape)
 
@@ -88,12 +99,14 @@ class Linear(nn.Module):
             return gather(weight.astype(self.config.dtype), axes)
 
         @recomputed
-        def product(x, kernel):
+        def product(x, kernel, gain):
+            if gain is not None:
+                kernel = kernel * jnp.expand_dims(gain, range(1, kernel.ndim))
             return x.reshape(-1, flat_inputs) @ whole(kernel, self.axes).reshape(flat_inputs, flat_outputs)
 
         flat_inputs, flat_outputs = math.prod(self.inputs), math.prod(self.outputs)
         kernel = parameter("kernel", nn.initializers.normal(self.std), self.inputs + self.outputs, self.axes)
-        y = product(x, kernel)
+        y = product(x, kernel, gain)
         if self.config.use_bias:
             axes = self.axes[len(self.inputs) :]
             bias = parameter("bias", nn.initializers.zeros, self.outputs, axes)
@@ -114,11 +127,11 @@ class Attention(nn.Module):
         )
         self.out = Linear(c, heads, width, axes=("heads", "head_dim", "width"), std=(c.width * c.layers) ** -0.5)
 
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
+    def __call__(self, x_btd: jax.Array, gain_d: jax.Array) -> jax.Array:
         mixed_bthk = attend(
-            self.query(x_btd),
-            self.key(x_btd),
-            self.value(x_btd),
+            self.query(x_btd, gain_d),
+            self.key(x_btd, gain_d),
+            self.value(x_btd, gain_d),
             causal=self.config.causal,
             backend=self.config.attention,
         )
@@ -136,8 +149,8 @@ class Mlp(nn.Module):
         self.up = Linear(c, width, mlp, axes=("width", "mlp"), std=0.02)
         self.down = Linear(c, mlp, width, axes=("mlp", "width"), std=0.02)
 
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
-        return self.down(quick_gelu(self.up(x_btd)))
+    def __call__(self, x_btd: jax.Array, gain_d: jax.Array) -> jax.Array:
+        return self.down(quick_gelu(self.up(x_btd, gain_d)))
 
 
 class Block(nn.Module):
@@ -147,17 +160,18 @@ class Block(nn.Module):
     pools_norm: bool = True  # False: the pooled input is h itself
 
     def setup(self):
-        self.attention_norm = RMSNorm(self.config.dtype)
+        self.attention_norm = RMSNorm(self.config)
         self.attention = Attention(self.config)
-        self.mlp_norm = RMSNorm(self.config.dtype)
+        self.mlp_norm = RMSNorm(self.config)
         self.mlp = Mlp(self.config)
 
     def __call__(self, h_btd: jax.Array, _=None) -> tuple[jax.Array, jax.Array]:
         """Returns the next h and the mean over positions of the normed input, (b, d) float32: the probe's feature."""
-        n_btd = self.attention_norm(h_btd)
-        a_btd = spread(h_btd + self.attention(n_btd))
-        pooled_bd = mean_over_positions(n_btd if self.pools_norm else h_btd)
-        return spread(a_btd + self.mlp(self.mlp_norm(a_btd))), pooled_bd
+        n_btd, gain_d = self.attention_norm.without_gain(h_btd), self.attention_norm.gain_d
+        a_btd = spread(h_btd + self.attention(n_btd, gain_d))
+        pooled_bd = mean_over_positions(n_btd) * gain_d[None] if self.pools_norm else mean_over_positions(h_btd)
+        n_btd, gain_d = self.mlp_norm.without_gain(a_btd), self.mlp_norm.gain_d
+        return spread(a_btd + self.mlp(n_btd, gain_d)), pooled_bd
 
 
 def mean_over_positions(n_btd: jax.Array) -> jax.Array:
