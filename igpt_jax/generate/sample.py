@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -52,50 +53,90 @@ def image_keys(seed: int, n: int) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(n))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampler"))
+@flax.struct.dataclass
+class Drawn:
+    """Images, and how they came about: in which pass of the network each token was accepted."""
+
+    tokens: jax.Array  # (..., context) int32
+    passes: jax.Array  # (..., context) int32, from 1 on in raster order; 0 where the token was given
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampler", "window"))
 def sample(
-    model: ImageGPT, params: dict, rngs_b: jax.Array, given_bt: jax.Array, sampler: Sampler = Sampler()
-) -> jax.Array:
+    model: ImageGPT,
+    params: dict,
+    rngs_b: jax.Array,
+    given_bt: jax.Array,
+    sampler: Sampler = Sampler(),
+    window: int = 1,
+) -> Drawn:
     """Continues every image from its given first tokens to the last position.
 
     Args:
       rngs_b: (b,) keys, from `image_keys`.
       given_bt: (b, t) int32, raster order; t = 0 samples whole images.
+      window: positions a pass of the network evaluates; above 1, all but the first follow guesses.
     Returns:
-      (b, context) int32, beginning with `given_bt`.
+      Tokens (b, context), beginning with `given_bt`.
     """
     batch, given = given_bt.shape
-    context = model.config.context
+    context, row = model.config.context, model.config.resolution
     if sampler.top_k > model.config.vocabulary:
         raise InputError(
             f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colours of the palette; 0 keeps them all"
         )
     if given >= context:
         raise InputError(f"{given} positions are given and the image has {context}; give fewer, to leave some to draw")
+    window = min(window, context - given)
     weights = decoding_weights(model.config, params)
-    # `previous` is the token before the position: the start vector stands for it at position 0.
-    previous_bt = jnp.concatenate([jnp.zeros((batch, 1), jnp.int32), given_bt], axis=1)
-    previous_bt = nn.with_logical_constraint(previous_bt, ("batch", None))
-
-    def draw(carry, position):
-        previous_b, cache = carry
-        logits_btv, cache = decode(model.config, weights, previous_b[:, None], position, cache)
-        rngs_at_position_b = jax.vmap(jax.random.fold_in, (0, None))(rngs_b, position)
-        token_b = sampler(rngs_at_position_b, logits_btv[:, 0])
-        return (token_b, cache), token_b
-
+    start_bt = nn.with_logical_constraint(given_bt, ("batch", None))
     cache = init_cache(model.config, batch, given)
     if given:
-        _, cache = decode(model.config, weights, previous_bt[:, :-1], 0, cache)
-    previous_b, start, drawn = previous_bt[:, -1], given, []
-    while start < context:
-        stop = min(context, (start // SEGMENT + 1) * SEGMENT)
-        carry = previous_b, _grow(cache, stop - start)
-        (previous_b, cache), tokens_tb = jax.lax.scan(draw, carry, jnp.arange(start, stop))
-        drawn.append(tokens_tb.T)
-        start = stop
-    return jnp.concatenate([given_bt, *drawn], axis=1)
+        previous_bt = jnp.pad(given_bt[:, :-1], ((0, 0), (1, 0)))
+        _, cache = decode(model.config, weights, previous_bt, 0, cache)
+
+    def advance(state):
+        """One pass over each image's window."""
+        tokens_bt, passes_bt, position_b, number, cache = state
+        start_b = jnp.minimum(position_b, context - window)
+        at_bw = start_b[:, None] + jnp.arange(window)
+        guessed_bw = _read(tokens_bt, start_b, window)
+        previous_bw = jnp.concatenate([_read(tokens_bt, jnp.maximum(start_b - 1, 0), 1), guessed_bw[:, :-1]], axis=1)
+        logits_bwv, cache = decode(model.config, weights, previous_bw, start_b, cache)
+        rngs_bw = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(rngs_b, at_bw)
+        drawn_bw = sampler(rngs_bw.reshape(-1), logits_bwv.reshape(batch * window, -1)).reshape(batch, window)
+        new_bw = at_bw >= position_b[:, None]
+        drawn_bw = jnp.where(new_bw, drawn_bw, guessed_bw)
+        wrong_bw = drawn_bw != guessed_bw
+        accepted_bw = new_bw & (jnp.cumsum(wrong_bw, axis=1) - wrong_bw == 0)
+        tokens_bt = _write(_write(tokens_bt, drawn_bw, start_b + row), drawn_bw, start_b)
+        passes_bw = jnp.where(accepted_bw, number, _read(passes_bt, start_b, window))
+        passes_bt = _write(passes_bt, passes_bw, start_b)
+        return tokens_bt, passes_bt, position_b + accepted_bw.sum(axis=1), number + 1, cache
+
+    tokens_bt = jnp.zeros((batch, context + row), jnp.int32)
+    for place in (row, 0):
+        tokens_bt = jax.lax.dynamic_update_slice_in_dim(tokens_bt, start_bt, place, axis=1)
+    state = tokens_bt, jnp.zeros((batch, context), jnp.int32), jnp.full(batch, given), jnp.int32(1), cache
+    for length in [*range((given // SEGMENT + 1) * SEGMENT, context, SEGMENT), context]:
+        *state, cache = state
+        state = *state, _grow(cache, length)
+
+        def unfinished(state, length=length):
+            position_b = state[2]
+            return position_b.min() < context if length == context else position_b.max() + window <= length
+
+        state = jax.lax.while_loop(unfinished, advance, state)
+    return Drawn(state[0][:, :context], state[1])
 
 
-def _grow(cache, positions):
-    return jax.tree.map(lambda x_bhsk: jnp.pad(x_bhsk, ((0, 0), (0, 0), (0, positions), (0, 0))), cache)
+def _read(x_bt, start_b, size):
+    return jax.vmap(lambda x_t, start: jax.lax.dynamic_slice_in_dim(x_t, start, size))(x_bt, start_b)
+
+
+def _write(x_bt, new_bw, start_b):
+    return jax.vmap(lambda x_t, new_w, start: jax.lax.dynamic_update_slice_in_dim(x_t, new_w, start, 0))(x_bt, new_bw, start_b)
+
+
+def _grow(cache, length):
+    return jax.tree.map(lambda x_bhsk: jnp.pad(x_bhsk, ((0, 0), (0, 0), (0, length - x_bhsk.shape[2]), (0, 0))), cache)

@@ -4,6 +4,8 @@ Activations are rows, (n, d) for n = b·t positions, and weights (inputs, output
 products of few rows on a CPU.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -72,22 +74,22 @@ def decode(
 ) -> tuple[jax.Array, Cache]:
     """Predicts t positions from `position` on, from a cache of all earlier ones.
 
-    One position a call decodes; a whole prefix in one call fills the cache.
+    One position a call decodes; a few at once check guesses of them; a whole prefix in one call fills the cache.
 
     Args:
       weights: from `decoding_weights`.
       previous_bt: (b, t) the tokens at `position - 1`..; the first is ignored at position 0, where the start vector
         stands.
-      position: scalar integer, shared by the batch.
-      cache: from `init_cache`, filled by the calls for positions 0..position-1.
+      position: integer, shared by the batch, or one an image, (b,).
+      cache: from `init_cache`, filled by the calls for positions 0..position-1; what it holds beyond is overwritten.
     Returns:
       Logits (b, t, v) float32, and the cache with these positions' keys and values in it.
     """
     b, t = previous_bt.shape
-    position_t = position + jnp.arange(t)
+    position_bt = jnp.reshape(position, (-1, 1)) + jnp.arange(t)[None]
     embedded_btd = weights["token_embedding"][previous_bt]
-    embedded_btd = jnp.where((position_t == 0)[None, :, None], weights["sos"][None, None], embedded_btd)
-    h_btd = (embedded_btd + weights["position_embedding"][position_t][None]).astype(config.dtype)
+    embedded_btd = jnp.where((position_bt == 0)[:, :, None], weights["sos"][None, None], embedded_btd)
+    h_btd = (embedded_btd + weights["position_embedding"][position_bt]).astype(config.dtype)
     h_nd, filled_cache = h_btd.reshape(b * t, -1), []
     for block, layer_cache in zip(weights["blocks"], cache, strict=True):
         n_nd = _norm(block["attention_norm"], h_nd)
@@ -109,12 +111,17 @@ def _attention(config, block, n_nd, t, position, cache):
     if cache[0].shape[2] == t:  # there are no older positions
         cache, mixed_bthk = tuple(new), attend(*qkv, causal=True, backend=config.attention)
     else:
-        cache = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old_bhsk, new_bhtk, position, axis=2)
-            for old_bhsk, new_bhtk in zip(cache, new, strict=True)
-        )
+        cache = tuple(_write(old_bhsk, new_bhtk, position) for old_bhsk, new_bhtk in zip(cache, new, strict=True))
         mixed_bthk = cached_attention(q_bhtk * config.head_dim**-0.5, *cache, position).transpose(0, 2, 1, 3)
     return _linear(block["out"], mixed_bthk.reshape(n_nd.shape)), cache
+
+
+def _write(cache_bhsk, new_bhtk, position):
+    """Puts t positions in, from `position` on, or from each image's own."""
+    if jnp.ndim(position) == 0:
+        return jax.lax.dynamic_update_slice_in_dim(cache_bhsk, new_bhtk, position, axis=2)
+    write_one = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+    return jax.vmap(write_one)(cache_bhsk, new_bhtk, position)
 
 
 def _linear(weights, x_nd):
