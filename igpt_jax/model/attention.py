@@ -100,15 +100,15 @@ def cudnn_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, cau
     return checkpoint_name(mixed_bthk, SAVED).transpose(0, 2, 1, 3)
 
 
-def cached_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, position: jax.Array) -> jax.Array:
-    """Lets t new queries at `position`.. see the cached keys up to their own; the rest of the cache is ignored.
+def cached_attention(q_bhtk: jax.Array, k_bhks: jax.Array, v_bhsk: jax.Array, position_b: jax.Array) -> jax.Array:
+    """Lets t new queries at `position_b`.. see the cached keys up to their own; the rest of the cache is ignored.
 
-    `position` is one integer, or one an image, (b,).  Queries come scaled.  Returns (b, h, t, k) in the type of the
-    cache; softmax in float32.
+    Queries come scaled.  The keys' positions are their last axis: so a product of a few queries takes a third of the
+    time on a CPU.  Returns (b, h, t, k) in the type of the cache; softmax in float32.
     """
-    scores_bhts = jnp.einsum("bhtk,bhsk->bhts", q_bhtk, k_bhsk, preferred_element_type=jnp.float32)
+    scores_bhts = jnp.einsum("bhtk,bhks->bhts", q_bhtk, k_bhks, preferred_element_type=jnp.float32)
     t, s = scores_bhts.shape[-2:]
-    last_visible_bt1 = jnp.reshape(position, (-1, 1, 1)) + jnp.arange(t)[None, :, None]
+    last_visible_bt1 = position_b[:, None, None] + jnp.arange(t)[None, :, None]
     visible_bts = jnp.arange(s)[None, None] <= last_visible_bt1
     weights_bhts = jax.nn.softmax(jnp.where(visible_bts[:, None], scores_bhts, -jnp.inf), axis=-1)
     return jnp.einsum("bhts,bhsk->bhtk", weights_bhts.astype(v_bhsk.dtype), v_bhsk)
