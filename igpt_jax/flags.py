@@ -105,6 +105,7 @@ def _define_generation(define, command):
     define("float", "top_p", 1.0, "Keep the likeliest colours of total probability p.")
     define("integer", "seed", 0, "Of the draws.")
     if command in ("sample", "complete"):
+        define("string", "window", "auto", "Positions a pass of the network: 1, 2, ...; the image is the same.")
         define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif.")
     if command == "complete":
         define("integer", "rows", None, "Given rows; half of them if not given.")

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory
+from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory, read_window
 from igpt_jax.data.mask import read_mask
 from igpt_jax.errors import InputError
 from igpt_jax.generate.complete import complete
@@ -22,7 +22,7 @@ def main(config, workdir, options) -> None:
     del config, workdir
     if options.n < 1:
         raise InputError(f"--n={options.n} must be at least 1")
-    out = output_directory(options, "completions")
+    out, window = output_directory(options, "completions"), read_window(options)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     loaded = load_model(options)
     hidden_t = hidden_positions(options, loaded)
@@ -35,10 +35,12 @@ def main(config, workdir, options) -> None:
         "sampler": sampler,
         "batch_size": options.batch_size,
     }
-    given = int((~hidden_t).sum())
     if loaded.model.config.causal:
-        completions_bnt = complete(loaded.model, loaded.params, tokens_bt[:, :given], **settings)
+        given = int((~hidden_t).sum())
+        drawn = complete(loaded.model, loaded.params, tokens_bt[:, :given], **settings, window=window)
+        completions_bnt, pace = drawn.tokens, f", {drawn.tokens_per_pass:.2f} tokens a pass"
     else:
+        pace = ""
         rounds = {"rounds": options.rounds, "sweeps": options.sweeps}
         completions_bnt = infill(loaded.model, loaded.params, tokens_bt, hidden_bt, **settings, **rounds)
 
@@ -59,8 +61,8 @@ def main(config, workdir, options) -> None:
     )
     if options.gif:
         images = loaded.palette.decode(completions_bnt[shown].reshape(-1, tokens_bt.shape[1]))
-        save_drawing(out / "drawing.gif", images, given)
-    print(f"{options.n} completions each of {len(tokens_bt)} images: {out}")
+        save_drawing(out / "drawing.gif", images, drawn.passes[shown].reshape(-1, tokens_bt.shape[1]))
+    print(f"{options.n} completions each of {len(tokens_bt)} images{pace}: {out}")
 
 
 def hidden_positions(options, loaded: Loaded) -> np.ndarray:

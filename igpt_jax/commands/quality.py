@@ -41,7 +41,7 @@ def main(config, workdir, options) -> None:
         mesh=run.mesh,
         sampler=sampler,
         batch_size=options.batch_size,
-    )[0]
+    ).tokens[0]
 
     decode = palette.decode
     train = decode(train_bt)

@@ -39,12 +39,12 @@ def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
         Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(partial)
 
 
-def save_drawing(path: pathlib.Path, images: np.ndarray, given: int, frames: int = 48) -> None:
-    """Animates the images as they were drawn, pixel by pixel in raster order after the `given` first ones: a GIF."""
+def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, frames: int = 48) -> None:
+    """Animates b images as they were drawn, a GIF; passes_bt (b, r*r) is the pass each pixel came in, 0 if given."""
     r = images.shape[1]
     pictures = []
-    for drawn in np.linspace(given, r * r, frames).astype(int):
-        hidden = (np.arange(r * r) >= drawn).reshape(1, r, r, 1)
+    for drawn in np.linspace(0, passes_bt.max(), frames).astype(int):
+        hidden = (passes_bt > drawn).reshape(-1, r, r, 1)
         picture = enlarge(tile(_square(np.where(hidden, GRAY, images))), r)
         pictures.append(Image.fromarray(picture).quantize(256))
     path.parent.mkdir(parents=True, exist_ok=True)
