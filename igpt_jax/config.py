@@ -50,7 +50,7 @@ class ModelConfig:
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
     remat: str = "none"  # what the backward pass recomputes, one of REMAT; "auto": the least that the memory allows
-    unroll: int = 1  # blocks in one iteration of the layer scan; `layers` is fastest on a CPU, 1 compiles fastest
+    unroll: int = 1  # blocks an iteration of the layer scan; `layers` is fastest on a CPU or GPU, 1 compiles fastest
 
     def __post_init__(self):
         for name in ("layers", "width", "heads", "resolution", "vocabulary", "unroll"):
