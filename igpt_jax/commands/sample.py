@@ -8,7 +8,9 @@ from igpt_jax.errors import InputError
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_first
-from igpt_jax.report.sheets import save_drawing, save_samples
+from igpt_jax.report.sheets import plot_passes, save_drawing, save_samples
+
+SHOWN = 12  # images in passes.png
 
 
 def main(config, workdir, options) -> None:
@@ -41,4 +43,5 @@ def main(config, workdir, options) -> None:
     np.savez(out / "samples.npz", tokens=tokens_bt, passes=passes_bt, colors=loaded.palette.colors)
     if options.gif:
         save_drawing(out / "drawing.gif", images, passes_bt)
+        plot_passes(out / "passes.png", images[:SHOWN], passes_bt[:SHOWN])
     print(f"{options.n} images, {drawn.tokens_per_pass:.2f} tokens a pass: {out}")

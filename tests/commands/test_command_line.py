@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,17 @@ def test_sample_writes_images_a_grid_and_the_tokens(workdir, tmp_path):
     assert (tmp_path / "grid.png").exists()
 
 
+def test_a_window_draws_the_same_images_and_says_how_many_tokens_a_pass(workdir, tmp_path, capsys):
+    tokens, paces = [], []
+    for window in ("1", "4", "auto"):
+        assert igpt("sample", f"--workdir={workdir}", "--n=4", f"--window={window}", f"--out={tmp_path / window}") == 0
+        tokens.append(np.load(tmp_path / window / "samples.npz")["tokens"])
+        paces.append(float(re.search(r"4 images, ([0-9.]+) tokens a pass", capsys.readouterr().out)[1]))
+    np.testing.assert_array_equal(tokens[0], tokens[1])
+    np.testing.assert_array_equal(tokens[0], tokens[2])
+    assert paces[0] == 1 < paces[1] < 4
+
+
 def test_an_image_is_completed_from_any_number_of_given_pixels(workdir, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 24), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
@@ -106,8 +118,9 @@ def test_an_image_is_completed_from_any_number_of_given_pixels(workdir, tmp_path
     with Image.open(out / "00000_2.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), palette.decode(written["tokens"][0])[2])
     with Image.open(out / "drawing.gif") as animation:
-        assert animation.n_frames > 20
+        assert animation.n_frames == 1 + min(47, written["passes"].max())
     assert (out / "sheet.png").exists()
+    assert (out / "passes.png").exists()
 
 
 def test_score_writes_the_likelihood_of_every_pixel(workdir, tmp_path):
@@ -176,6 +189,8 @@ def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, c
         (["sample", "--top_k=17"], "top_k=17 exceeds the 16 colours"),
         (["sample", "--top_p=0"], "top_p=0.0 must lie in (0, 1]; 1 keeps all colours"),
         (["sample", "--n=0"], "--n=0 must be at least 1"),
+        (["sample", "--window=0"], "--window=0 is no number of positions; give 1 (one by one) or more, or auto"),
+        (["complete", "--window=wide"], "--window=wide is no number of positions"),
         (["sample", "--weights=w"], "give either --workdir=DIR or --weights=PATH"),
         (["sample", "--dtype=int8"], "model.dtype='int8' is not known"),
         (["complete", "--rows=12"], "144 pixels are given of 144 (12 rows of 12); give 1 to 11 rows"),
