@@ -31,11 +31,12 @@ class ImageGPT(nn.Module):
             return gather(self.param(name, initializer, shape), axes)
 
         self.token_embedding_vd = table("token_embedding", ("vocabulary", "width"), (c.vocabulary, c.width), 0.02)
-        self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
+        if c.positions == "learned":
+            self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
         if c.causal:
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
         self.blocks = stack(c, pools_norm=self.normalised_features)
-        self.final_norm = RMSNorm(c)
+        self.final_norm = RMSNorm(c.dtype)
         head_std = 0.0 if c.zero_heads else 0.02
         if c.tied_head:
             self.token_head_dv = self.token_embedding_vd.T
@@ -102,8 +103,9 @@ class ImageGPT(nn.Module):
             embedded_btd = jnp.concatenate([sos_b1d, embedded_btd[:, :-1]], axis=1)
         elif mask is not None:
             embedded_btd = jnp.where(mask[:, :, None], 0, embedded_btd)
-        h_btd = embedded_btd + self.position_embedding_td[None, : tokens_bt.shape[1]]
-        return self.blocks(spread(h_btd.astype(self.config.dtype)), None)
+        if self.config.positions == "learned":
+            embedded_btd += self.position_embedding_td[None, : tokens_bt.shape[1]]
+        return self.blocks(spread(embedded_btd.astype(self.config.dtype)), None)
 
     def _token_logits(self, n_btd):
         if not self.config.token_head:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_class_head, resolution_of
+from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_architecture, resolution_of
 from igpt_jax.weights.pickles import read_pickle
 from igpt_jax.weights.stream import Weights, progress
 
@@ -71,10 +71,10 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     A tied token head is written as a copy of the embedding's rows of colours: the last row has no logit.
 
     Raises:
-      InputError: the class head does not read the final norm.
+      InputError: the block is not the released one, or the class head does not read the final norm.
     """
     weights = weights.untied()
-    check_class_head(weights.config)
+    check_architecture(weights.config)
     layout = Layout(weights.config, format="huggingface")
     _write_json(directory / "config.json", _config_json(weights.config))
     if weights.palette:
