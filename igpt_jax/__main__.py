@@ -107,7 +107,7 @@ def _parse(options, argv):
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
     config = config and RunConfig.from_dict(config)
-    if "workdir" not in options or (options["workdir"].value is None and "weights" in options):
+    if "workdir" not in options or (options["workdir"].value is None and {"weights", "samples"} & set(options)):
         return config, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")

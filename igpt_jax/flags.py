@@ -115,6 +115,15 @@ def _define_generation(define, command):
         define("integer", "sweeps", 0, "bert: then so many times each hidden pixel anew, given all others (Gibbs).")
     if command == "quality":
         define("integer", "views", 8, "Augmented views of every training image to compare with.")
+        define("string", "metrics", "", "In a network's features, any of: fid,kid,prdc.")
+        define("string", "features", None, "Whose: Inception's weights (pytorch-fid's file), or a work dir's network.")
+        define("string", "resize", "clean", "To Inception's size: clean (antialiased bicubic) or pytorch_fid.")
+        define("string", "samples", None, "Measure these, draw none: a folder, an .npz of images, or tokens:DIR.")
+        define("string", "reference", None, "Compare with such a set, or a file of statistics; else training images.")
+        define("string", "save_statistics", None, "Also write the reference's mean and covariance to this .npz.")
+        define("integer", "neighbors", 5, "k of precision, recall, density and coverage.")
+        define("integer", "kid_subset", 0, "Images in KID's subsets; 0: 1,000, or all of the smallest set.")
+        define("bool", "infinity", False, "Also extrapolate the Frechet distance to infinitely many images.")
 
 
 def _define_conversion(define):

@@ -27,6 +27,7 @@ ORDER = [
     "evaluate",
     "generate",
     "weights",
+    "quality",
     "report",
     "commands",
     "__main__",

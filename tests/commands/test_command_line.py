@@ -145,6 +145,34 @@ def test_quality_compares_samples_and_held_out_images_with_the_training_images(w
     assert (tmp_path / "neighbours.png").exists()
 
 
+def test_quality_measures_distances_in_the_features_of_a_network(workdir, tmp_path):
+    features = [f"--features={workdir}", "--metrics=fid,kid,prdc", f"--out={tmp_path}"]
+    statistics = tmp_path / "training.npz"
+    assert igpt("quality", f"--workdir={workdir}", "--n=30", *features, f"--save_statistics={statistics}") == 0
+    found = json.loads((tmp_path / "quality.json").read_text())["features"]
+    assert "igpt_jax run" in found["network"]
+    assert found["reference_images"] > 1000
+    assert found["samples"]["fid"] > found["held_out"]["fid"] > 0
+    assert found["samples"]["kid"] > found["held_out"]["kid"]
+    assert found["samples"]["coverage"] < found["held_out"]["coverage"]
+
+    # A folder of pictures and the same pictures as an array are equal sets, whose distance is 0.
+    images = np.random.default_rng(0).integers(0, 256, (12, 12, 12, 3)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", arr_0=images)
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i:02d}.png")
+    sets = [f"--samples={tmp_path / 'pictures'}", f"--reference={tmp_path / 'images.npz'}", "--neighbors=3"]
+    assert igpt("quality", *sets, *features) == 0
+    found = json.loads((tmp_path / "quality.json").read_text())["features"]
+    assert abs(found["samples"]["fid"]) < 1e-6
+    assert found["samples"]["precision"] == found["samples"]["recall"] == found["samples"]["coverage"] == 1
+
+    against_file = [f"--samples={tmp_path / 'pictures'}", f"--reference={statistics}", *features]
+    assert igpt("quality", *against_file) == 2  # no single images in it
+    assert igpt("quality", *against_file, "--metrics=fid") == 0
+
+
 def test_probes_together_under_masks_and_of_few_labels_are_measured_and_followed(bert):
     probe = json.loads((bert / "evaluation.json").read_text())["probe"]
     assert probe["concatenated"]["layers"] == [0, 1]
