@@ -15,7 +15,8 @@ from absl import flags, logging
 
 from igpt_jax.config import RunConfig
 from igpt_jax.cores import two_devices
-from igpt_jax.errors import InputError, Preempted, hide_late_writes
+from igpt_jax.environment import check_jax, import_command
+from igpt_jax.errors import InputError, Preempted, describe_os_error, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
 
@@ -62,16 +63,18 @@ def main(argv: list[str]) -> int:
         if name in ("train", "plan") and config is None:
             raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
         logging.set_verbosity(logging.FATAL)  # what orbax logs at length as it fails, it raises too
-        command = importlib.import_module(f"igpt_jax.commands.{name}").main
+        command = import_command(name)
         with contextlib.ExitStack() as stack:
             if "distributed" in options:
                 processes = importlib.import_module("igpt_jax.parallel.processes")
                 stack.enter_context(processes.joined(options.distributed))
+            check_jax()
             command(config, workdir, options)
     except Preempted as notice:
         print(f"igpt_jax {name}: {notice}", file=sys.stderr)
     except (InputError, OSError) as error:
-        print(f"igpt_jax {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        print(f"igpt_jax {name}: {' '.join(message.split())}", file=sys.stderr)
         return 2
     return 0
 

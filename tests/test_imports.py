@@ -12,6 +12,7 @@ import igpt_jax
 ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
+    "environment",
     "memory",
     "cores",
     "files",
@@ -34,6 +35,7 @@ ORDER = [
 ]
 WITHOUT_TENSORFLOW = {
     "errors",
+    "environment",
     "memory",
     "cores",
     "files",

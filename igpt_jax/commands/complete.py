@@ -8,6 +8,7 @@ from PIL import Image
 from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory, read_window
 from igpt_jax.data.mask import read_mask
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import Sampler
@@ -47,7 +48,7 @@ def main(config, workdir, options) -> None:
 
     if not is_first():
         return
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     for i, tokens_nt in enumerate(completions_bnt):
         for j, image in enumerate(loaded.palette.decode(tokens_nt)):
             Image.fromarray(image).save(out / f"{i:05d}_{j}.png")

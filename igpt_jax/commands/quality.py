@@ -12,6 +12,7 @@ from igpt_jax.config import ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows, split_features
 from igpt_jax.evaluate.probe import fit
+from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.quality import divergences, jensen_shannon, nearest
 from igpt_jax.generate.sample import Sampler
@@ -50,7 +51,7 @@ def main(config, workdir, options) -> None:
         result, pictures = _measure_run(workdir, options, measures)
     if not is_first():
         return
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     if pictures:
         plot_neighbours(out / "neighbours.png", *pictures)
     (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -21,6 +21,7 @@ from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import with_masks
+from igpt_jax.files import make_directory
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
 from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
@@ -86,7 +87,7 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             if is_first():
-                self.workdir.mkdir(parents=True, exist_ok=True)
+                make_directory(self.workdir)
                 stack.enter_context(locked(self.workdir))
                 self._check_claim()
                 self._check_palette()

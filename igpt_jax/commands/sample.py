@@ -5,6 +5,7 @@ from PIL import Image
 
 from igpt_jax.commands.inputs import load_model, output_directory, read_window
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_first
@@ -36,7 +37,7 @@ def main(config, workdir, options) -> None:
         return
     tokens_bt, passes_bt = drawn.tokens[0], drawn.passes[0]
     images = loaded.palette.decode(tokens_bt)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     for i, image in enumerate(images):
         Image.fromarray(image).save(out / f"{i:05d}.png")
     save_samples(out / "grid.png", images)

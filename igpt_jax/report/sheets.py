@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from igpt_jax.data.palette import Palette
-from igpt_jax.files import replacing
+from igpt_jax.files import make_directory, replacing
 
 VISIBLE = 96  # pixels a side that an image is enlarged to, about
 GRAY = np.uint8(127)  # stands for what is hidden or not yet drawn
@@ -35,7 +35,7 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
 
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
     """Shows b images (b, r, r, 3) uint8 in a sheet about as wide as high, in their order, every pixel a square."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as partial:
         Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(partial)
 
@@ -48,7 +48,7 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, 
         hidden = (passes_bt > drawn).reshape(-1, r, r, 1)
         picture = enlarge(tile(_square(np.where(hidden, GRAY, images))), r)
         pictures.append(Image.fromarray(picture).quantize(256))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     durations = [80] * (len(pictures) - 1) + [2000]  # ms
     with replacing(path) as partial:
         pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
@@ -157,6 +157,6 @@ def _square(images):
 
 
 def _save(figure, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)

@@ -115,6 +115,7 @@ class _Unpickler(pickle.Unpickler):
         known = {
             ("collections", "OrderedDict"): collections.OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
         }
         if (module, name) not in known:
             raise InputError(f"the pickle asks for {module}.{name}, which is no part of a tensor; nothing was executed")
@@ -130,6 +131,13 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     if not isinstance(storage, _Storage) or not all(type(n) is int for n in (offset, *shape, *strides, storage.size)):
         raise TypeError("a tensor that is none")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(tensor, *_):
+    """A torch.nn.Parameter is its tensor, with a flag and hooks that do not matter here."""
+    if not isinstance(tensor, _Tensor):
+        raise TypeError("a parameter that is no tensor")
+    return tensor
 
 
 def _view(path, places, tensor):

@@ -300,3 +300,14 @@ def test_bert_refuses_to_decode():
     config = dataclasses.replace(TINY, objective="bert")
     with pytest.raises(ig.InputError, match="cannot draw an image left to right; hide pixels and fill them"):
         decoding_weights(config, draw_params(config))
+
+
+def test_tokens_that_the_model_does_not_know_are_refused_outside_of_jit():
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+    for wrong, message in (
+        (tokens_bt.at[0, 0].set(TINY.vocabulary), rf"but the model knows \[0, {TINY.vocabulary - 1}\]"),
+        (tokens_bt.at[0, 0].set(-1), r"tokens lie in \[-1, "),
+        (tokens_bt.astype(jnp.float32), "tokens are float32; expected integers"),
+    ):
+        with pytest.raises(ig.InputError, match=message):
+            ig.ImageGPT(TINY).apply({"params": params}, wrong)
