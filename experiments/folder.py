@@ -5,7 +5,7 @@
     python -m igpt_jax sample --workdir=runs/mine
 
 JPEG, PNG or WebP of any sizes; class sub-folders, if there are any, give the labels for the probes.  Every image is
-cropped at random and shrunk to 16x16.  A large folder is learned from for three times as many steps as a small one.  Not
+cropped at random and shrunk to 16x16.  A large folder gets up to three times as many steps as a small one.  Not
 an experiment of the paper: its recipe, in miniature.
 """
 

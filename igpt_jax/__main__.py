@@ -5,6 +5,8 @@ Bad input ends here, as one line on stderr and exit status 2; so does what the m
 """
 
 import contextlib
+import dataclasses
+import difflib
 import importlib
 import pathlib
 import re
@@ -55,6 +57,7 @@ def main(argv: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
+        _check_config_file(argv)
         options = command_flags(name, argv)
         if {"-h", "--help"} & set(argv):
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
@@ -98,7 +101,7 @@ def _parse(options, argv):
         config = options["config"].value if "config" in options else None
         config = config and config.to_dict()
     except AttributeError as error:
-        raise InputError(f"the config has no such key: {error.args[0]}") from error
+        raise InputError(_unknown_key(argv) or f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         # What follows the lines of a traceback; of our own errors without their name.
         lines = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())
@@ -115,6 +118,37 @@ def _parse(options, argv):
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
     return config, pathlib.Path(options.workdir)
+
+
+def _check_config_file(argv):
+    """Raises InputError where --config names no file, with the file of the nearest name."""
+    for argument in argv:
+        flag, _, value = argument.partition("=")
+        path = pathlib.Path(value.partition(":")[0])
+        if flag.lstrip("-") == "config" and value and not path.is_file():
+            near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], 1, 0.5)
+            meant = f"; did you mean {path.parent / near[0]}?" if near else "; check the path"
+            raise InputError(f"there is no config file {path}{meant}")
+
+
+def _unknown_key(argv):
+    """What to say of the first --config.KEY that no config has: which is meant, or what its section has."""
+    known = [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
+    for argument in argv:
+        key = argument.lstrip("-").partition("=")[0]
+        if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
+            section, _, name = key.rpartition(".")
+            siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+            near = [siblings[other] for other in difflib.get_close_matches(name, siblings, 1)]
+            near += [other for other in known if other.rpartition(".")[2] == name]
+            meant = f"did you mean {near[0]}?" if near else f"there is {', '.join(siblings.values() or known)}"
+            return f"the config has no key {key}; {meant}"
+    return None
+
+
+def _keys(values, prefix=""):
+    for name, value in values.items():
+        yield from _keys(value, f"{prefix}.{name}") if isinstance(value, dict) else [f"{prefix}.{name}"]
 
 
 def _leave(status):

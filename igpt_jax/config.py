@@ -389,8 +389,13 @@ def default_config() -> "ml_collections.ConfigDict":
 
     It has no `model.objective`, which follows `objective.name`.
     """
+    return as_config_dict(RunConfig())
+
+
+def as_config_dict(config: RunConfig) -> "ml_collections.ConfigDict":
+    """The same options as a locked ConfigDict, which flags can override; the inverse of `RunConfig.from_dict`."""
     import ml_collections  # here, so that the model imports without it
 
-    values = dataclasses.asdict(RunConfig())
+    values = dataclasses.asdict(config)
     del values["model"]["objective"]
     return ml_collections.ConfigDict(values).lock()

@@ -1,10 +1,13 @@
 """The flags of every command."""
 
+import pathlib
+
 from absl import flags
 from ml_collections import config_flags
 
-from igpt_jax.config import DataConfig
+from igpt_jax.config import DataConfig, as_config_dict
 
+MEASURING = ("evaluate", "quality")  # a run that is there
 GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
 _SMALLEST = {"seed": 0, "batch_size": 1}
@@ -26,19 +29,42 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
         _define_source(define, command)
     elif command in GENERATING:
         _define_generation(define, command)
+        if command == "quality":
+            _define_config(options, command, argv)
     else:
-        config_flags.DEFINE_config_file(
-            "config",
-            help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
-            "evaluate uses the work dir's own where none is given.",
-            flag_values=options,
-            sys_argv=argv,
-        )
+        _define_config(options, command, argv)
         if command == "plan":
             _define_plan(define)
         else:
             _define_run(define, command)
     return options
+
+
+def _define_config(options, command, argv):
+    """--config=FILE; or, for what measures a run, --config.KEY=VALUE over the config of its work dir."""
+    saved = _saved_config(argv) if command in MEASURING else None
+    if saved is not None:
+        config_flags.DEFINE_config_dict("config", saved, "The work dir's own.", flag_values=options)
+        return
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
+        "evaluate and quality use the work dir's own where none is given.",
+        flag_values=options,
+        sys_argv=argv,
+    )
+
+
+def _saved_config(argv):
+    """The config of the work dir, where flags override some of it and no file is given; else None."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
+    workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
+    if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
+        return None
+    from igpt_jax.train.claim import read_claim  # imports jax
+
+    config, _ = read_claim(pathlib.Path(workdirs[-1]))
+    return as_config_dict(config)
 
 
 def _define_run(define, command):

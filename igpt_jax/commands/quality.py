@@ -41,14 +41,13 @@ TITLES = {
 
 def main(config, workdir, options) -> None:
     """Draws samples, or takes those of --samples; prints and writes quality.json and neighbours.png."""
-    del config
     if options.n < 1 or options.views < 1:
         raise InputError(f"--n={options.n} and --views={options.views} must both be 1 or more")
     out, measures = output_directory(options, "quality"), _measures(options)
     if workdir is None:
         result, pictures = _measure_files(options, measures), None
     else:
-        result, pictures = _measure_run(workdir, options, measures)
+        result, pictures = _measure_run(config, workdir, options, measures)
     if not is_first():
         return
     make_directory(out)
@@ -103,9 +102,9 @@ def _read_reference(place):
     return read_images(place)
 
 
-def _measure_run(workdir, options, measures):
+def _measure_run(config, workdir, options, measures):
     """A run's samples beside its held-out images.  Returns the result, and what the sheet of neighbors shows."""
-    run = Run(saved_config(workdir), workdir)
+    run = Run.open(config, workdir) if config else Run(saved_config(workdir), workdir)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     model, params, palette = load(workdir, mesh=run.mesh)
     test_bt, _ = _tokens(run.examples(run.test))

@@ -43,6 +43,14 @@ FREE = ("optimizer.skip_spikes",)
 OF_SCHEDULE = ("steps", "initialise_from", "continue_from", "optimizer.schedule", "optimizer.decay_fraction")
 
 
+# What to do for a run that is to go on, whose learning rate was to end where it did.
+MORE_STEPS = (
+    "to train for longer, use another --workdir with --config.initialise_from=WORKDIR, which takes the weights; or, "
+    "where optimizer.schedule is wsd or constant, with --config.continue_from=WORKDIR/checkpoints/STEP, which goes on as "
+    "if it had never ended"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A config and a work dir that belong together.
@@ -327,10 +335,8 @@ def _check_same(saved, config, where, free=FREE):
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, config))
         for name, old_value, new_value in _differences(key, old, new):
             if name not in free:
-                raise InputError(
-                    f"{where} was made with {name}={old_value!r}, now it is {new_value!r}; "
-                    f"use the same value or another --workdir"
-                )
+                remedy = MORE_STEPS if name == "steps" else "use the same value or another --workdir"
+                raise InputError(f"{where} was made with {name}={old_value!r}, now it is {new_value!r}; {remedy}")
 
 
 def _differences(name, old, new):
