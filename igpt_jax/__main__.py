@@ -100,13 +100,13 @@ def _parse(options, argv):
         rest = options(argv)[1:]
         config = options["config"].value if "config" in options else None
         config = config and config.to_dict()
-    except AttributeError as error:
-        raise InputError(_unknown_key(argv) or f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         # What follows the lines of a traceback; of our own errors without their name.
         lines = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())
         raise InputError(lines[-1]) from error
     except Exception as error:  # a config file is a program, and may raise anything
+        if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(argv)):
+            raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
         raise InputError(f"the config file does not run; correct it: {type(error).__name__}: {error}{place}") from error

@@ -46,8 +46,8 @@ OF_SCHEDULE = ("steps", "initialise_from", "continue_from", "optimizer.schedule"
 # What to do for a run that is to go on, whose learning rate was to end where it did.
 MORE_STEPS = (
     "to train for longer, use another --workdir with --config.initialise_from=WORKDIR, which takes the weights; or, "
-    "where optimizer.schedule is wsd or constant, with --config.continue_from=WORKDIR/checkpoints/STEP, which goes on as "
-    "if it had never ended"
+    "where optimizer.schedule is wsd or constant, with --config.continue_from=WORKDIR/checkpoints/STEP, which goes on "
+    "as if it had never ended"
 )
 
 

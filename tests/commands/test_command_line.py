@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -145,6 +146,18 @@ def test_quality_compares_samples_and_held_out_images_with_the_training_images(w
     assert (tmp_path / "neighbours.png").exists()
 
 
+def test_a_run_is_measured_with_some_options_of_its_config_overridden(workdir, tmp_path, capsys):
+    shutil.copytree(workdir, tmp_path / "run")
+    run = f"--workdir={tmp_path / 'run'}"
+    assert igpt("evaluate", run, "--report=False", "--config.evaluate.probe.layers=(1,)") == 0
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["probe"]["layer_numbers"] == [1]
+    capsys.readouterr()
+    assert igpt("evaluate", run, "--config.model.width=16") == 2
+    assert "was made with model.width=" in capsys.readouterr().err
+    assert igpt("train", f"--config={CONFIG}", *SMALL, run, "--config.steps=7") == 2
+    assert "with --config.initialise_from=WORKDIR, which takes the weights" in capsys.readouterr().err
+
+
 def test_quality_measures_distances_in_the_features_of_a_network(workdir, tmp_path):
     features = [f"--features={workdir}", "--metrics=fid,kid,prdc", f"--out={tmp_path}"]
     statistics = tmp_path / "training.npz"
@@ -278,6 +291,11 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
             "image of data.name=photos looks the same every time; set evaluate.views=1",
         ),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.batch_size=20"], "batch_size=20 is not"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.layrs=9"], "did you mean model.layers?"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.lr=9"], "the config has no key lr; there is seed"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps.x=9"], "the config has no key steps.x"),
+        (["train", f"--config={CONFIG}x", "--workdir=x"], "there is no config file"),
+        (["train", f"--config={CONFIG}", f"--workdir={CONFIG}/x"], "cannot make the directory"),
         (["evaluate", "--workdir=nowhere"], "nowhere is not a work dir"),
         (["sample", "--workdir=nowhere", "--out=x"], "no checkpoint in"),
         (["sample", "--weights=nowhere"], "--out=DIR is missing"),
