@@ -17,7 +17,7 @@ from absl import flags, logging
 
 from igpt_jax.config import RunConfig
 from igpt_jax.cores import two_devices
-from igpt_jax.environment import check_jax, import_command
+from igpt_jax.environment import check_jax, import_command, quiet_libtpu
 from igpt_jax.errors import InputError, Preempted, describe_os_error, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
@@ -160,6 +160,7 @@ def _leave(status):
 
 if __name__ == "__main__":
     keep_freed_memory()
+    quiet_libtpu()
     hide_late_writes()
     if sys.argv[1:2] in (["sample"], ["complete"]):
         two_devices()

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -13,6 +14,17 @@ REQUIRED = {
     "JAX_NUMPY_DTYPE_PROMOTION": ("standard", "strict promotion refuses mixed types that are meant"),
     "JAX_DISABLE_JIT": (False, "a training step is compiled as a whole"),
 }
+
+
+def quiet_libtpu() -> None:
+    """Keeps libtpu from asking about, and complaining of, a TPU that this machine does not have.
+
+    It is installed without a TPU to plan for one.  The type given here only keeps it quiet: a plan names its topology.
+    """
+    if not any(pathlib.Path("/dev").glob("accel*")) and not any(pathlib.Path("/dev/vfio").glob("[0-9]*")):
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
 
 
 def import_command(name: str) -> Callable:

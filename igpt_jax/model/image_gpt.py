@@ -125,7 +125,8 @@ def check_tokens(config: ModelConfig, tokens_bt: jax.Array | np.ndarray) -> None
         raise InputError(f"tokens are {tokens_bt.dtype}; expected integers: encode images with the palette first")
     if isinstance(tokens_bt, jax.core.Tracer) or not tokens_bt.size:
         return
-    lowest, highest = int(tokens_bt.min()), int(tokens_bt.max())
+    values_bt = np.asarray(tokens_bt)  # also inside of a trace, where it is a constant
+    lowest, highest = values_bt.min(), values_bt.max()
     if lowest < 0 or highest >= config.vocabulary:
         raise InputError(
             f"tokens lie in [{lowest}, {highest}], but the model knows [0, {config.vocabulary - 1}]; "
