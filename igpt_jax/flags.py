@@ -131,8 +131,13 @@ def _define_generation(define, command):
     define("float", "top_p", 1.0, "Keep the likeliest colours of total probability p.")
     define("integer", "seed", 0, "Of the draws.")
     if command in ("sample", "complete"):
-        define("string", "window", "auto", "Positions a pass of the network: 1, 2, ...; the image is the same.")
-        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif.")
+        define(
+            "string",
+            "window",
+            "auto",
+            "Positions a pass, most of them guessed and checked: 1, 2, ...; for speed alone.",
+        )
+        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif, passes.png.")
     if command == "complete":
         define("integer", "rows", None, "Given rows; half of them if not given.")
         define("integer", "pixels", None, "Or: given pixels, in raster order.")

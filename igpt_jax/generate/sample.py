@@ -70,10 +70,10 @@ class Drawn:
 def fastest_window(platform: str, images: int) -> int:
     """How many positions a pass should evaluate on "tpu", "gpu" or another platform, with so many images a device.
 
-    An accelerator evaluates a few hundred positions in the time of one.  A CPU's arithmetic soon counts.
+    An accelerator evaluates a few hundred positions in about the time of one.  On a CPU a pass over eight costs little
+    more than over one; beyond, arithmetic takes back what a network that is hard to guess gains.
     """
-    positions = 256 if platform in ("tpu", "gpu") else 16
-    return max(1, min(32, positions // images))
+    return max(1, min(32, (256 if platform in ("tpu", "gpu") else 8) // images))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sampler", "window"))
@@ -90,13 +90,15 @@ def sample(
     A token is a function of what comes before it and of the image's key and its position, from which its Gumbel noise
     comes: argmax(logits + noise).  So guesses can be checked.  A pass evaluates `window` positions of each image, the
     first after what is known and the others after guesses; it is right up to and including the first token that
-    differs from its guess.  What it draws beyond are the next guesses; where it has drawn nothing yet, the pixel above
-    is (Jacobi iteration with fixed noise, as in arXiv:2510.24211).  Each image advances at its own pace.
+    differs from its guess.  What it draws beyond are the next guesses (Jacobi iteration with fixed noise, as in
+    arXiv:2510.24211); where it has drawn nothing yet, the guess is a draw from the logits of the pixel above.  Each
+    image advances at its own pace.
 
     The tokens do not depend on the window but for rounding: products of other shapes round otherwise, and where two
-    colours tie within that, the other one may be drawn.  In float32 this is about one token in a million; in bfloat16
-    one in some hundreds, after which an image takes another course.  Either way every token is drawn from the
-    network's own logits for the tokens before it, so no window is an approximation of another.
+    colours tie within that, the other one may be drawn, and the image takes another course from there.  In float32
+    that is rare: no token of those compared, small networks on a CPU.  In bfloat16 it is not: one token in one to three
+    thousand.  Either way every token is drawn from the network's own logits for the tokens before it, so no window is
+    an approximation of another.
 
     Args:
       rngs_b: (b,) keys, from `image_keys`.
@@ -122,6 +124,10 @@ def sample(
         previous_bt = nn.with_logical_constraint(jnp.pad(given_bt[:, :-1], ((0, 0), (1, 0))), ("batch", None))
         _, cache = decode(model.config, weights, previous_bt, jnp.zeros(batch, jnp.int32), cache)
 
+    def draw(position_bw, logits_bwv):
+        rngs_bw = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(rngs_b, position_bw)
+        return sampler(rngs_bw.reshape(-1), logits_bwv.reshape(batch * window, -1)).reshape(batch, window)
+
     def advance(state):
         """One pass; a window that would reach beyond the image begins earlier, on what is known."""
         tokens_bt, passes_bt, position_b, number, cache = state
@@ -130,15 +136,14 @@ def sample(
         guessed_bw = _read(tokens_bt, start_b, window)
         previous_bw = jnp.concatenate([_read(tokens_bt, start_b - 1, 1), guessed_bw[:, :-1]], axis=1)
         logits_bwv, cache = decode(model.config, weights, previous_bw, start_b, cache)
-        rngs_bw = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(rngs_b, at_bw)
-        drawn_bw = sampler(rngs_bw.reshape(-1), logits_bwv.reshape(batch * window, -1)).reshape(batch, window)
 
         unknown_bw = at_bw >= position_b[:, None]
-        drawn_bw = jnp.where(unknown_bw, drawn_bw, guessed_bw)
+        drawn_bw = jnp.where(unknown_bw, draw(at_bw, logits_bwv), guessed_bw)
         wrong_bw = drawn_bw != guessed_bw
         accepted_bw = unknown_bw & (jnp.cumsum(wrong_bw, axis=1) - wrong_bw == 0)
         passes_bw = jnp.where(accepted_bw, number, _read(passes_bt, start_b, window))
-        tokens_bt = _write(tokens_bt, drawn_bw, start_b + row)  # the guesses below, then these
+        below_bw = draw(at_bw + row, logits_bwv) if window > 1 else drawn_bw
+        tokens_bt = _write(tokens_bt, below_bw, start_b + row)
         tokens_bt, passes_bt = _write(tokens_bt, drawn_bw, start_b), _write(passes_bt, passes_bw, start_b)
         return tokens_bt, passes_bt, position_b + accepted_bw.sum(axis=1), number + 1, cache
 
