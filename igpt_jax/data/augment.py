@@ -127,7 +127,15 @@ _RECIPES = {  # config.data.augmentation: (box, finish) in training; evaluation 
     "pad_crop_flip": (central_square, pad_crop_flip),
     "place": (None, place),
 }
-_PAPER = {"digits": "place", "photos": "flip", "cifar10": "none", "cifar100": "none", "stl10": "none"}
+_PAPER = {
+    "digits": "place",
+    "emoji": "none",
+    "photographs": "none",
+    "blended_digits": "place",
+    "cifar10": "none",
+    "cifar100": "none",
+    "stl10": "none",
+}
 
 
 def augmentations(config: DataConfig, resolution: int) -> tuple[Augmentation, Augmentation]:
