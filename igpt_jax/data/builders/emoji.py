@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import math
 import pathlib
 
@@ -145,7 +146,7 @@ def _read(config):
 
 def _open(path):
     try:
-        return TTFont(path, fontNumber=0, lazy=True)
+        return TTFont(io.BytesIO(path.read_bytes()), fontNumber=0, lazy=True)
     except (TTLibError, OSError) as error:
         raise InputError(f"data.emoji.font={path} is no font: {error}; give a TrueType file with bitmaps") from None
 
