@@ -1,6 +1,6 @@
 """Emoji: a small Image GPT that learns to draw them, in minutes on two CPU cores.
 
-    apt-get install fonts-noto-color-emoji unicode-data
+    apt-get install fonts-noto-color-emoji unicode-data libfribidi0
     python -m igpt_jax train --config=experiments/emoji.py --workdir=runs/emoji
 
 About 3,600 drawings in 16x16 pixels and 128 colors; `--config=experiments/emoji.py:resolution=24` or 32 has more
