@@ -129,6 +129,11 @@ def test_blended_digits_are_the_difference_of_digit_and_photograph(tmp_path):
         assert placed.sum() == digits.images[index][..., 0].sum()
 
 
+def test_squares_have_no_size_of_their_own_and_cannot_be_placed():
+    with pytest.raises(InputError, match=r"data\.augmentation=place is for images of one small size"):
+        pictures(open_photographs("test"), DataConfig(name="photographs", augmentation="place"), 16)
+
+
 def test_other_sources_know_whether_a_seed_changes_them():
     assert open_photographs("test").is_random
     assert not MemorySource(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int32), 0).is_random

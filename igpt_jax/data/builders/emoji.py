@@ -67,8 +67,8 @@ def describe_emoji(config: EmojiConfig) -> EmojiDrawings:
 class Emoji(tfds.core.GeneratorBasedBuilder):
     """Every fully qualified emoji of a font in 64x64 pixels, trimmed and centered on white.
 
-    Emoji that differ only in skin tone or gender have one base; nine of ten bases are for training, the tenths after
-    them for validation and for the test.  Of equal drawings, the first is taken.  Emoji that the font lacks are left
+    Emoji that differ only in skin tone or gender have one base; a tenth of the bases is for the test, a tenth for
+    validation and the rest for training.  Of equal drawings, the first is taken.  Emoji that the font lacks are left
     out.  The label is Unicode's group or subgroup.
     """
 
