@@ -5,6 +5,7 @@ program `RunConfig.from_dict` turns it into frozen dataclasses, so that the core
 """
 
 import dataclasses
+import pathlib
 import typing
 
 from igpt_jax.errors import InputError
@@ -48,6 +49,9 @@ class ModelConfig:
     tied_head: bool = False  # True: the token head is the token embedding, which the paper found slightly worse
     zero_heads: bool = True  # initial token and class head; False: drawn from N(0, 0.02), as GPT-2 draws its weights
     use_bias: bool = False  # the released weights have none; Hugging Face checkpoints may
+    positions: str = "learned"  # a vector for each, as released; "rotary": by row and column, for any resolution
+    qk_norm: bool = False  # True: queries and keys of every head pass through a norm
+    activation: str = "quick_gelu"  # the released MLP's; "squared_relu"; "swiglu": gated, with as many weights
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
     remat: str = "none"  # what the backward pass recomputes, one of REMAT; "auto": the least that the memory allows
@@ -71,6 +75,13 @@ class ModelConfig:
             "model.tied_head=True asks for a token head, and model.token_head=False for none; change one of them",
         )
         _check_choice("model.objective", self.objective, OBJECTIVES)
+        _check_choice("model.positions", self.positions, ("learned", "rotary"))
+        _check(
+            self.positions == "learned" or self.head_dim % 4 == 0,
+            f"model.positions=rotary turns pairs for rows and for columns, so a head's {self.head_dim} = model.width / "
+            "model.heads must be divisible by 4; change one of them",
+        )
+        _check_choice("model.activation", self.activation, ("quick_gelu", "squared_relu", "swiglu"))
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         _check_choice("model.attention", self.attention, ("auto", "plain", "blockwise", "splash", "cudnn"))
         _check_choice("model.remat", self.remat, ("auto", *REMAT))
@@ -84,6 +95,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.width // self.heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Width inside the MLP: four times the model's, or two thirds of that where a third matrix gates it."""
+        return 8 * round(self.width / 3) if self.activation == "swiglu" else 4 * self.width
 
     @property
     def causal(self) -> bool:
@@ -185,18 +201,33 @@ class ObjectiveConfig:
 class OptimizerConfig:
     """Adam with one epoch of warm-up, then a cosine to zero in pretraining (paper, section 3.4)."""
 
-    learning_rate: float = 1e-3  # the peak
+    name: str = "adam"  # "muon": for the matrices of the blocks, and Adam for all else
+    learning_rate: float = 1e-3  # the peak, of Adam
+    muon_learning_rate: float = 0.02  # the peak, of Muon
+    muon_momentum: float = 0.95
+    weight_decay: float = 0.0  # "muon": the part of a matrix that goes in a step, times its learning rate
     warmup_epochs: float = 1.0
     schedule: str = "cosine"  # after the warm-up: to 0 at the last step; "constant" for fine-tuning (section 3.4)
+    # "wsd" (warm-up, stable, decay): constant, then linearly to 0
+    decay_fraction: float = 0.2  # "wsd": the part of the steps over which the rate falls
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
     skip_spikes: int = 0  # steps with a NaN or infinite loss or gradient that are left out before the run stops
 
     def __post_init__(self):
-        _check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
+        _check_choice("optimizer.name", self.name, ("adam", "muon"))
+        _check_choice("optimizer.schedule", self.schedule, ("cosine", "constant", "wsd"))
         _check(self.skip_spikes >= 0, f"optimizer.skip_spikes={self.skip_spikes} must be 0 (stop at once) or more")
-        _check(self.learning_rate > 0, f"optimizer.learning_rate={self.learning_rate} must be positive")
+        for name in ("learning_rate", "muon_learning_rate"):
+            _check(getattr(self, name) > 0, f"optimizer.{name}={getattr(self, name)} must be positive")
+        _check(0 <= self.muon_momentum < 1, f"optimizer.muon_momentum={self.muon_momentum} must lie in [0, 1)")
+        _check(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} must not be negative")
+        _check(
+            self.name == "muon" or self.weight_decay == 0,
+            f"optimizer.weight_decay={self.weight_decay} is Muon's; set optimizer.name=muon, or this to 0",
+        )
+        _check(0 < self.decay_fraction <= 1, f"optimizer.decay_fraction={self.decay_fraction} must lie in (0, 1]")
         _check(self.warmup_epochs >= 0, f"optimizer.warmup_epochs={self.warmup_epochs} must not be negative")
 
 
@@ -291,6 +322,8 @@ class RunConfig:
     keep_best: str = ""  # a name in BEST: the checkpoint where it was best stays too, and is what the run results in
     stop_after: int = 0  # evaluations without a better `keep_best` after which the run ends; 0: never
     initialise_from: str = ""  # a work dir, Hugging Face directory or OpenAI checkpoint to fine-tune; "": drawn by seed
+    # WORKDIR/checkpoints/STEP of a run with the same options and, up to there, learning rates: this one goes on from it
+    continue_from: str = ""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     palette: PaletteConfig = PaletteConfig()
@@ -306,6 +339,15 @@ class RunConfig:
         _check(
             self.model.objective == self.objective.name,
             f"model.objective={self.model.objective!r} but objective.name={self.objective.name!r}; set that one",
+        )
+        place = pathlib.PurePath(self.continue_from)
+        _check(
+            not self.continue_from or (place.name.isdecimal() and place.parent.name == "checkpoints"),
+            f"continue_from={self.continue_from!r} is no checkpoint; give WORKDIR/checkpoints/STEP",
+        )
+        _check(
+            not (self.continue_from and self.initialise_from),
+            "continue_from and initialise_from both say what the run starts from; give one",
         )
         _check(self.keep_every >= 0, f"keep_every={self.keep_every} must be 0 (none) or more")
         _check_choice("keep_best", self.keep_best, ("", *BEST))
@@ -361,8 +403,13 @@ def default_config() -> "ml_collections.ConfigDict":
 
     It has no `model.objective`, which follows `objective.name`.
     """
+    return as_config_dict(RunConfig())
+
+
+def as_config_dict(config: RunConfig) -> "ml_collections.ConfigDict":
+    """The same options as a locked ConfigDict, which flags can override; the inverse of `RunConfig.from_dict`."""
     import ml_collections  # here, so that the model imports without it
 
-    values = dataclasses.asdict(RunConfig())
+    values = dataclasses.asdict(config)
     del values["model"]["objective"]
     return ml_collections.ConfigDict(values).lock()

@@ -1,10 +1,13 @@
 """The flags of every command."""
 
+import pathlib
+
 from absl import flags
 from ml_collections import config_flags
 
-from igpt_jax.config import EMBEDDED, DataConfig
+from igpt_jax.config import EMBEDDED, DataConfig, as_config_dict
 
+MEASURING = ("evaluate", "quality")  # a run that is there
 GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
 _SMALLEST = {"seed": 0, "batch_size": 1}
@@ -26,19 +29,42 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
         _define_source(define, command)
     elif command in GENERATING:
         _define_generation(define, command)
+        if command == "quality":
+            _define_config(options, command, argv)
     else:
-        config_flags.DEFINE_config_file(
-            "config",
-            help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
-            "evaluate uses the work dir's own where none is given.",
-            flag_values=options,
-            sys_argv=argv,
-        )
+        _define_config(options, command, argv)
         if command == "plan":
             _define_plan(define)
         else:
             _define_run(define, command)
     return options
+
+
+def _define_config(options, command, argv):
+    """--config=FILE; or, for what measures a run, --config.KEY=VALUE over the config of its work dir."""
+    saved = _saved_config(argv) if command in MEASURING else None
+    if saved is not None:
+        config_flags.DEFINE_config_dict("config", saved, "The work dir's own.", flag_values=options)
+        return
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
+        "evaluate and quality use the work dir's own where none is given.",
+        flag_values=options,
+        sys_argv=argv,
+    )
+
+
+def _saved_config(argv):
+    """The config of the work dir, where flags override some of it and no file is given; else None."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
+    workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
+    if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
+        return None
+    from igpt_jax.train.claim import read_claim  # imports jax
+
+    config, _ = read_claim(pathlib.Path(workdirs[-1]))
+    return as_config_dict(config)
 
 
 def _define_run(define, command):
@@ -118,6 +144,15 @@ def _define_generation(define, command):
         define("integer", "sweeps", 0, "bert: then so many times each hidden pixel anew, given all others (Gibbs).")
     if command == "quality":
         define("integer", "views", 8, "Augmented views of every training image to compare with.")
+        define("string", "metrics", "", "In a network's features, any of: fid,kid,prdc.")
+        define("string", "features", None, "Whose: Inception's weights (pytorch-fid's file), or a work dir's network.")
+        define("string", "resize", "clean", "To Inception's size: clean (antialiased bicubic) or pytorch_fid.")
+        define("string", "samples", None, "Measure these, draw none: a folder, an .npz of images, or tokens:DIR.")
+        define("string", "reference", None, "Compare with such a set, or a file of statistics; else training images.")
+        define("string", "save_statistics", None, "Also write the reference's mean and covariance to this .npz.")
+        define("integer", "neighbors", 5, "k of precision, recall, density and coverage.")
+        define("integer", "kid_subset", 0, "Images in KID's subsets; 0: 1,000, or all of the smallest set.")
+        define("bool", "infinity", False, "Also extrapolate the Frechet distance to infinitely many images.")
 
 
 def _define_conversion(define):

@@ -9,6 +9,7 @@ from igpt_jax.data.colors import count_colors
 from igpt_jax.data.pipeline import originals
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 from igpt_jax.report.sheets import plot_palette
 
 _SHOWN = 12  # training images
@@ -30,7 +31,7 @@ def main(config, workdir, options) -> None:
     _, central = augmentations(data, options.resolution)
     colors, counts = count_colors(source, central, pixels=options.pixels, seed=options.seed, max_skipped=data.tolerated)
     palette, report = kmeans.fit(colors, options.size, counts=counts, seed=options.seed, iterations=options.iterations)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     palette.save(out)
     shown = next(originals(source, central, batch_size=_SHOWN, max_skipped=data.tolerated, shuffle_seed=options.seed))
     plot_palette(out.with_suffix(".png"), palette, shown["image"])

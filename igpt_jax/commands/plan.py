@@ -35,7 +35,7 @@ from igpt_jax.parallel.plan import (
     sampling_work,
     training_work,
 )
-from igpt_jax.train.optimizer import adam
+from igpt_jax.train.optimizer import make_optimizer
 from igpt_jax.train.state import abstract_params, abstract_state, compile_run
 
 PROGRAMS = ("train", "features", "sample")
@@ -67,7 +67,7 @@ def _plan(config, where, what):
         compiled, remat = _compile_training(config, where)
         collectives = count_collectives(compiled)
         model, scattered = dataclasses.replace(config.model, remat=remat), "reduce-scatter" in (collectives or ())
-        work = training_work(model, images, parameters, where.mesh, scattered)
+        work = training_work(model, config.optimizer, images, parameters, where.mesh, scattered)
     else:
         images, remat = config.evaluate.batch_size, "none"
         check_batch("evaluate.batch_size", images, where.mesh)
@@ -79,7 +79,7 @@ def _plan(config, where, what):
 
 
 def _compile_training(config, where):
-    optimizer = adam(config.optimizer, lambda _: config.optimizer.learning_rate)
+    optimizer = make_optimizer(config.optimizer, lambda _: config.optimizer.learning_rate, config.model.dtype)
     state = abstract_state(ImageGPT(config.model), optimizer, where.mesh)
     batch = {"tokens": _tokens(config, where, config.data.batch_size)}
     if config.objective.class_weight:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,21 +21,34 @@ from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import with_masks
+from igpt_jax.files import make_directory
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
 from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
+from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.claim import CONFIG, PALETTE, locked, read_claim, write_claim
 from igpt_jax.train.optimizer import learning_rate_schedule
+from igpt_jax.train.start import checkpoint_place
 from igpt_jax.train.state import init_params
 from igpt_jax.weights.origin import first_params, open_origin
 from igpt_jax.weights.stream import Weights
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
 FIXED = (
-    *("seed", "steps", "initialise_from", "model", "palette", "objective", "optimizer"),
+    *("seed", "steps", "initialise_from", "continue_from", "model", "palette", "objective", "optimizer"),
     *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation", "emoji")),
 )
 FREE = ("optimizer.skip_spikes",)
+# What may differ from the run that is continued, as long as the learning rates up to there do not.
+OF_SCHEDULE = ("steps", "initialise_from", "continue_from", "optimizer.schedule", "optimizer.decay_fraction")
+
+
+# What to do for a run that is to go on, whose learning rate was to end where it did.
+MORE_STEPS = (
+    "to train for longer, use another --workdir with --config.initialise_from=WORKDIR, which takes the weights; or, "
+    "where optimizer.schedule is wsd or constant, with --config.continue_from=WORKDIR/checkpoints/STEP, which goes on "
+    "as if it had never ended"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +80,8 @@ class Run:
         batch_share(run.mesh)
         check_batch("data.batch_size", config.data.batch_size, run.mesh, config.parallel.microbatches)
         check_batch("evaluate.batch_size", config.evaluate.batch_size, run.mesh)
-        steps_per_epoch = len(run.train) / config.data.batch_size
-        learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
+        run._schedule(config)
+        run._check_continued()
         run._check_views()
         run._check_palette()
         run.test_examples()
@@ -81,7 +95,7 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             if is_first():
-                self.workdir.mkdir(parents=True, exist_ok=True)
+                make_directory(self.workdir)
                 stack.enter_context(locked(self.workdir))
                 self._check_claim()
                 self._check_palette()
@@ -95,6 +109,38 @@ class Run:
     def _check_claim(self):
         if (self.workdir / CONFIG).exists():
             _check_same(saved_config(self.workdir), self.config, self.workdir)
+
+    def _schedule(self, config):
+        steps_per_epoch = len(self.train) / config.data.batch_size
+        return learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
+
+    @functools.cached_property
+    def _continued(self) -> tuple[RunConfig, Palette]:
+        """The config and palette of the checkpoint that the run goes on from."""
+        workdir, step = checkpoint_place(self.config.continue_from)
+        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+            if step not in checkpoints.steps:
+                raise InputError(
+                    f"continue_from={self.config.continue_from} is not there; {workdir} has the checkpoints "
+                    f"{', '.join(map(str, checkpoints.steps)) or 'of no step'}: name one of them"
+                )
+            return checkpoints.about(step)
+
+    def _check_continued(self):
+        path = self.config.continue_from
+        if not path:
+            return
+        config, _ = self._continued
+        _, step = checkpoint_place(path)
+        _check_same(config, self.config, path, free=FREE + OF_SCHEDULE)
+        if step >= self.config.steps:
+            raise InputError(f"continue_from={path} has taken {step} steps, and steps={self.config.steps}; raise steps")
+        before, now = (jax.vmap(self._schedule(c))(jnp.arange(step)) for c in (config, self.config))
+        if (before != now).any():
+            raise InputError(
+                f"continue_from={path} was trained with learning rates that this run does not have before its step "
+                f"{step}; name a checkpoint before the decay, with optimizer.schedule=wsd or constant"
+            )
 
     def _check_classes(self):
         name, weight, classes = self.config.data.name, self.config.objective.class_weight, self.config.model.classes
@@ -163,6 +209,8 @@ class Run:
         claimed = path.exists() and (self.workdir / CONFIG).exists()
         if not claimed and self.origin and self.origin.palette:
             known[f"initialise_from={self.config.initialise_from}"] = self.origin.palette
+        if not claimed and self.config.continue_from:
+            _, known[f"continue_from={self.config.continue_from}"] = self._continued
         if isinstance(self.train, TokenSource) and self.train.palette:
             known[self.config.data.name] = self.train.palette
         if given:
@@ -283,15 +331,13 @@ def saved_config(workdir: pathlib.Path) -> RunConfig:
     return config
 
 
-def _check_same(saved, config, workdir):
+def _check_same(saved, config, where, free=FREE):
     for key in FIXED:
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, config))
         for name, old_value, new_value in _differences(key, old, new):
-            if name not in FREE:
-                raise InputError(
-                    f"{workdir} was made with {name}={old_value!r}, now it is {new_value!r}; "
-                    f"use the same value or another --workdir"
-                )
+            if name not in free:
+                remedy = MORE_STEPS if name == "steps" else "use the same value or another --workdir"
+                raise InputError(f"{where} was made with {name}={old_value!r}, now it is {new_value!r}; {remedy}")
 
 
 def _differences(name, old, new):

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.generate.sample import Drawn, Sampler, fastest_window, image_keys, sample
-from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 
 
 def complete(
@@ -36,6 +36,7 @@ def complete(
     Returns:
       (b, n, context) int32 tokens, beginning with what is given, and the passes they were drawn in.
     """
+    check_tokens(model.config, given_bt)
     given_bt = np.repeat(given_bt, n, axis=0)
     if window is None:
         images = max(1, min(batch_size, len(given_bt)) // mesh.shape["data"])

@@ -13,6 +13,7 @@ from igpt_jax.model.decode import decode, decoding_weights, grow_cache, init_cac
 from igpt_jax.model.image_gpt import ImageGPT
 
 SEGMENT = 128  # positions decoded before the cache grows: early ones then read a short cache
+LONG_SEGMENT = 512  # on accelerators, which read fast but compile the network for each segment slowly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,7 @@ def sample(
         """One pass; a window that would reach beyond the image begins earlier, on what is known."""
         tokens_bt, passes_bt, position_b, number, cache = state
         start_b = jnp.minimum(position_b, context - window)
-        at_bw = start_b[:, None] + jnp.arange(window)
+        at_bw = start_b[:, None] + jnp.arange(window)[None]
         guessed_bw = _read(tokens_bt, start_b, window)
         previous_bw = jnp.concatenate([_read(tokens_bt, start_b - 1, 1), guessed_bw[:, :-1]], axis=1)
         logits_bwv, cache = decode(model.config, weights, previous_bw, start_b, cache)
@@ -146,7 +147,9 @@ def sample(
     tokens_bt = nn.with_logical_constraint(tokens_bt, ("batch", None))
     passes_bt, position_b = jnp.zeros_like(tokens_bt[:, :context]), jnp.full_like(tokens_bt[:, 0], given)
     number = jnp.int32(1)
-    for length in [*range((given // SEGMENT + 1) * SEGMENT, context, SEGMENT), context]:
+    segment = SEGMENT if jax.default_backend() == "cpu" else LONG_SEGMENT
+    lengths = range((given // segment + 1) * segment, context, segment)
+    for length in [*(n for n in lengths if n >= given + window), context]:
 
         def fits(state, length=length):
             """Whether the cache has room for every window; the last one has, until all images are finished."""

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.attention import attend, cached_attention
-from igpt_jax.model.transformer import NORM_EPSILON, quick_gelu
+from igpt_jax.model.rotary import rotate
+from igpt_jax.model.transformer import ACTIVATIONS, NORM_EPSILON
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys (b, h, k, s) and values (b, h, s, k)
 _POSITIONS = (3, 2)  # the axis of positions in either
@@ -44,9 +45,10 @@ def grow_cache(cache: Cache, length: int) -> Cache:
 def decoding_weights(config: ModelConfig, params: dict) -> dict:
     """Lays the parameters of an autoregressive model out for `decode`; once, outside of any loop.
 
-    Returns the same tree with a list of layers under "blocks", each with its two gains and with "qkv", "out", "up" and
-    "down": kernels as (inputs, outputs) and biases as (1, outputs) in the compute type; and a token head even where it
-    is tied.  On a mesh every device has them whole: gathered once, not for every position.
+    Returns the same tree with a list of layers under "blocks", each with its gains and with "qkv", "out", "up" (which
+    begins with the gate, where there is one) and "down": kernels as (inputs, outputs) and biases as (1, outputs) in the
+    compute type; and a token head even where it is tied.  On a mesh every device has them whole: gathered once, not for
+    every position.
     """
     if not config.causal:
         raise InputError(
@@ -68,8 +70,8 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
         return block | {
             "qkv": linear(config.width, attention["query"], attention["key"], attention["value"]),
             "out": linear(config.width, attention["out"]),
-            "up": linear(config.width, mlp["up"]),
-            "down": linear(4 * config.width, mlp["down"]),
+            "up": linear(config.width, *(mlp[name] for name in ("gate", "up") if name in mlp)),
+            "down": linear(config.mlp_width, mlp["down"]),
         }
 
     params = jax.tree.map(lambda leaf: nn.with_logical_constraint(leaf, (None,) * leaf.ndim), nn.unbox(params))
@@ -99,14 +101,15 @@ def decode(
     position_bt = position_b[:, None] + jnp.arange(t)[None]
     embedded_btd = weights["token_embedding"][previous_bt]
     embedded_btd = jnp.where((position_bt == 0)[:, :, None], weights["sos"][None, None], embedded_btd)
-    h_btd = (embedded_btd + weights["position_embedding"][position_bt]).astype(config.dtype)
-    h_nd, filled_cache = h_btd.reshape(b * t, -1), []
+    if config.positions == "learned":
+        embedded_btd += weights["position_embedding"][position_bt]
+    h_nd, filled_cache = embedded_btd.astype(config.dtype).reshape(b * t, -1), []
     for block, layer_cache in zip(weights["blocks"], cache, strict=True):
         n_nd = _norm(block["attention_norm"], h_nd)
         mixed_nd, layer_cache = _attention(config, block, n_nd, t, position_b, layer_cache)
         h_nd += mixed_nd
         n_nd = _norm(block["mlp_norm"], h_nd)
-        h_nd += _linear(block["down"], quick_gelu(_linear(block["up"], n_nd)))
+        h_nd += _mlp(config, block, n_nd)
         filled_cache.append(layer_cache)
     n_nd = _norm(weights["final_norm"], h_nd)
     logits_nv = jnp.dot(n_nd, weights["token_head"], preferred_element_type=jnp.float32)
@@ -117,6 +120,7 @@ def _attention(config, block, n_nd, t, position_b, cache):
     """Writes the keys and values of t positions into the cache, then attends to it."""
     qkv_bt3hk = _linear(block["qkv"], n_nd).reshape(-1, t, 3, config.heads, config.head_dim)
     q_bthk, k_bthk, v_bthk = (qkv_bt3hk[:, :, i] for i in range(3))
+    q_bthk, k_bthk = _placed(config, block["attention"], q_bthk, k_bthk, position_b[:, None] + jnp.arange(t)[None])
     new = k_bthk.transpose(0, 2, 3, 1), v_bthk.transpose(0, 2, 1, 3)
     if cache[0].shape[_POSITIONS[0]] == t:  # there are no older positions
         cache, mixed_bthk = new, attend(q_bthk, k_bthk, v_bthk, causal=True, backend=config.attention)
@@ -132,12 +136,28 @@ def _write(position_b, old, new, axis):
     return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1))(old, new, position_b)
 
 
+def _placed(config, weights, q_bthk, k_bthk, position_bt):
+    """Queries and keys as attention compares them."""
+    if config.qk_norm:
+        q_bthk, k_bthk = _norm(weights["query_norm"], q_bthk), _norm(weights["key_norm"], k_bthk)
+    if config.positions == "rotary":
+        q_bthk = rotate(q_bthk, position_bt, config.resolution)
+        k_bthk = rotate(k_bthk, position_bt - 1, config.resolution)
+    return q_bthk, k_bthk
+
+
+def _mlp(config, block, n_nd):
+    up = _linear(block["up"], n_nd)
+    parts = jnp.split(up, up.shape[1] // config.mlp_width, axis=1)
+    return _linear(block["down"], ACTIVATIONS[config.activation](*parts))
+
+
 def _linear(weights, x_nd):
     return x_nd @ weights["kernel"] + weights["bias"]
 
 
-def _norm(weights, x_nd):
-    """`RMSNorm` of rows."""
-    x32_nd = x_nd.astype(jnp.float32)
-    scale_n1 = jax.lax.rsqrt(jnp.mean(x32_nd**2, axis=1, keepdims=True) + NORM_EPSILON)
-    return (x32_nd * scale_n1 * weights["gain"][None]).astype(x_nd.dtype)
+def _norm(weights, x):
+    """`RMSNorm` along the last axis."""
+    x32 = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + NORM_EPSILON)
+    return (x32 * scale * jnp.expand_dims(weights["gain"], range(x.ndim - 1))).astype(x.dtype)

@@ -24,6 +24,8 @@ class Chip:
         return int(self.hbm * 2**30)
 
 
+NEWTON_SCHULZ_ITERATIONS = 5  # by which Muon orthogonalises
+
 # By jax's device_kind.  TPUs: docs.cloud.google.com/tpu, the page of each version, which counts links both ways: 400,
 # 1,200 and 800 GB/s of v5e, v5p and v6e.  v4's six links of 50 GB/s are from Jouppi et al. 2023 (arXiv:2304.01433).
 # GPUs: NVIDIA's data sheets, without sparsity.
@@ -55,15 +57,25 @@ def training_flops(config: ModelConfig, images: int) -> float:
 def executed_flops(config: ModelConfig, images: int) -> float:
     """What the chip does in a training step: the model's, what `remat` repeats, and what attention kernels do beyond.
 
-    "attention" and "full" repeat 8 of the 12 d² of a layer's weights (the backward pass does not need what the MLP's
-    last product gives), and "full" attention too.  A kernel's backward pass repeats the scores, splash's twice and the
+    "attention" and "full" repeat a layer's products but the MLP's last, whose result the backward pass does not need,
+    and "full" attention too.  A kernel's backward pass repeats the scores, splash's twice and the
     weights' gradient once more, since it makes dq apart from dk and dv; and on the diagonal it computes whole blocks.
     """
-    d, v = config.width, config.vocabulary
-    repeated = 16 * d**2 if config.remat in ("attention", "full") else 0
+    d, v, weights = config.width, config.vocabulary, _layer_weights(config)
+    repeated = 2 * (weights - d * config.mlp_width) if config.remat in ("attention", "full") else 0
     products = 2 + {"plain": 4, "splash": 7}.get(config.attention, 5) + (2 if config.remat == "full" else 0)
     attention = products * 2 * d * _computed_positions(config)
-    return images * config.context * (config.layers * (72 * d**2 + repeated + attention) + 6 * d * v)
+    return images * config.context * (config.layers * (6 * weights + repeated + attention) + 6 * d * v)
+
+
+def muon_flops(config: ModelConfig) -> float:
+    """What Muon's orthogonalisations add to a step, whatever its batch: products of matrices s x s and s x r, s <= r.
+
+    Every iteration takes two products with the matrix, s·s·r, and one of the small square.
+    """
+    d, f = config.width, config.mlp_width
+    shapes = [(d, d)] * 4 + [(min(d, f), max(d, f))] * ((_layer_weights(config) - 4 * d**2) // (d * f))
+    return config.layers * NEWTON_SCHULZ_ITERATIONS * sum(4 * s * s * r + 2 * s**3 for s, r in shapes)
 
 
 def _computed_positions(config):
@@ -77,7 +89,12 @@ def _computed_positions(config):
 
 def _layer_flops(config):
     visible = (config.context + 1) / 2 if config.causal else config.context
-    return 24 * config.width**2 + 4 * config.width * visible
+    return 2 * _layer_weights(config) + 4 * config.width * visible
+
+
+def _layer_weights(config):
+    """Weights of the matrices of a block."""
+    return 4 * config.width**2 + (3 if config.activation == "swiglu" else 2) * config.width * config.mlp_width
 
 
 def peak_flops() -> float | None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.model.attention import attend, saves_attention
+from igpt_jax.model.rotary import rotate
 
 NORM_EPSILON = 1e-5
 REMAT_POLICIES = {
@@ -27,6 +28,21 @@ recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x·sigmoid(1.702x), the released code's approximation of the Gaussian error linear unit."""
     return x * jax.nn.sigmoid(1.702 * x)
+
+
+@recomputed
+def squared_relu(x: jax.Array) -> jax.Array:
+    """max(x, 0)² (So et al. 2021, arXiv:2109.08668)."""
+    return jax.nn.relu(x) ** 2
+
+
+@recomputed
+def swiglu(gate: jax.Array, x: jax.Array) -> jax.Array:
+    """gate·sigmoid(gate)·x (Shazeer 2020, arXiv:2002.05202)."""
+    return jax.nn.silu(gate) * x
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "squared_relu": squared_relu, "swiglu": swiglu}
 
 
 def gather(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
@@ -51,25 +67,19 @@ def spread(h_btd: jax.Array) -> jax.Array:
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + 1e-5) · gain: the released norm subtracts no mean and adds no bias.  float32 inside."""
 
-    config: ModelConfig
+    dtype: str
 
-    def setup(self):
-        gain = nn.with_logical_partitioning(nn.initializers.ones, ("gain",))
-        self.gain_d = self.param("gain", gain, (self.config.width,))
-
+    @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        return _normalized(x_btd, self.config.dtype, self.gain_d)
-
-    def without_gain(self, x_btd: jax.Array) -> jax.Array:
-        """x / sqrt(mean(x²) + 1e-5), for a `Linear` that multiplies its weight by the gain."""
-        return _normalized(x_btd, self.config.dtype)
+        gain_d = self.param("gain", nn.with_logical_partitioning(nn.initializers.ones, ("gain",)), x_btd.shape[-1:])
+        return _normed(x_btd, gain_d, self.dtype)
 
 
-@functools.partial(recomputed, static_argnums=1)
-def _normalized(x_btd, dtype, gain_d=None):
+@functools.partial(recomputed, static_argnums=2)
+def _normed(x_btd, gain_d, dtype):
     x_btd = x_btd.astype(jnp.float32)
-    x_btd *= jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
-    return (x_btd if gain_d is None else x_btd * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(dtype)
+    scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
+    return (x_btd * scale_bt1 * jnp.expand_dims(gain_d, range(x_btd.ndim - 1))).astype(dtype)
 
 
 class Linear(nn.Module):
@@ -86,12 +96,7 @@ class Linear(nn.Module):
     std: float  # of the initial weights
 
     @nn.compact
-    def __call__(self, x: jax.Array, gain: jax.Array | None = None) -> jax.Array:
-        """gain: of the norm before, by which the weight's rows are multiplied in place of all of x.
-
-        The two are equal, but the gain's gradient then needs no sum over all positions.
-        """
-
+    def __call__(self, x: jax.Array) -> jax.Array:
         def parameter(name, initializer, shape, axes):
             return self.param(name, nn.with_logical_partitioning(initializer, axes), shape)
 
@@ -99,14 +104,12 @@ class Linear(nn.Module):
             return gather(weight.astype(self.config.dtype), axes)
 
         @recomputed
-        def product(x, kernel, gain):
-            if gain is not None:
-                kernel = kernel * jnp.expand_dims(gain, range(1, kernel.ndim))
+        def product(x, kernel):
             return x.reshape(-1, flat_inputs) @ whole(kernel, self.axes).reshape(flat_inputs, flat_outputs)
 
         flat_inputs, flat_outputs = math.prod(self.inputs), math.prod(self.outputs)
         kernel = parameter("kernel", nn.initializers.normal(self.std), self.inputs + self.outputs, self.axes)
-        y = product(x, kernel, gain)
+        y = product(x, kernel)
         if self.config.use_bias:
             axes = self.axes[len(self.inputs) :]
             bias = parameter("bias", nn.initializers.zeros, self.outputs, axes)
@@ -126,31 +129,37 @@ class Attention(nn.Module):
             Linear(c, width, heads, axes=("width", "heads", "head_dim"), std=c.width**-0.5) for _ in range(3)
         )
         self.out = Linear(c, heads, width, axes=("heads", "head_dim", "width"), std=(c.width * c.layers) ** -0.5)
+        if c.qk_norm:
+            self.query_norm, self.key_norm = RMSNorm(c.dtype), RMSNorm(c.dtype)
 
-    def __call__(self, x_btd: jax.Array, gain_d: jax.Array) -> jax.Array:
-        mixed_bthk = attend(
-            self.query(x_btd, gain_d),
-            self.key(x_btd, gain_d),
-            self.value(x_btd, gain_d),
-            causal=self.config.causal,
-            backend=self.config.attention,
-        )
+    def __call__(self, x_btd: jax.Array) -> jax.Array:
+        c, q_bthk, k_bthk = self.config, self.query(x_btd), self.key(x_btd)
+        if c.qk_norm:
+            q_bthk, k_bthk = self.query_norm(q_bthk), self.key_norm(k_bthk)
+        if c.positions == "rotary":
+            pixel_1t = jnp.arange(x_btd.shape[1])[None]
+            q_bthk = rotate(q_bthk, pixel_1t, c.resolution)
+            k_bthk = rotate(k_bthk, pixel_1t - c.causal, c.resolution)  # a causal model has read the pixel before
+        mixed_bthk = attend(q_bthk, k_bthk, self.value(x_btd), causal=c.causal, backend=c.attention)
         return self.out(mixed_bthk)
 
 
 class Mlp(nn.Module):
-    """Width to four times the width and back, with `quick_gelu` between."""
+    """Width to `mlp_width` and back, with the activation between; "swiglu" has a second way there, the gate."""
 
     config: ModelConfig
 
     def setup(self):
         c = self.config
-        width, mlp = (c.width,), (4 * c.width,)
+        width, mlp = (c.width,), (c.mlp_width,)
         self.up = Linear(c, width, mlp, axes=("width", "mlp"), std=0.02)
+        if c.activation == "swiglu":
+            self.gate = Linear(c, width, mlp, axes=("width", "mlp"), std=0.02)
         self.down = Linear(c, mlp, width, axes=("mlp", "width"), std=0.02)
 
-    def __call__(self, x_btd: jax.Array, gain_d: jax.Array) -> jax.Array:
-        return self.down(quick_gelu(self.up(x_btd, gain_d)))
+    def __call__(self, x_btd: jax.Array) -> jax.Array:
+        gates = [self.gate(x_btd)] if self.config.activation == "swiglu" else []
+        return self.down(ACTIVATIONS[self.config.activation](*gates, self.up(x_btd)))
 
 
 class Block(nn.Module):
@@ -160,18 +169,17 @@ class Block(nn.Module):
     pools_norm: bool = True  # False: the pooled input is h itself
 
     def setup(self):
-        self.attention_norm = RMSNorm(self.config)
+        self.attention_norm = RMSNorm(self.config.dtype)
         self.attention = Attention(self.config)
-        self.mlp_norm = RMSNorm(self.config)
+        self.mlp_norm = RMSNorm(self.config.dtype)
         self.mlp = Mlp(self.config)
 
     def __call__(self, h_btd: jax.Array, _=None) -> tuple[jax.Array, jax.Array]:
         """Returns the next h and the mean over positions of the normed input, (b, d) float32: the probe's feature."""
-        n_btd, gain_d = self.attention_norm.without_gain(h_btd), self.attention_norm.gain_d
-        a_btd = spread(h_btd + self.attention(n_btd, gain_d))
-        pooled_bd = mean_over_positions(n_btd) * gain_d[None] if self.pools_norm else mean_over_positions(h_btd)
-        n_btd, gain_d = self.mlp_norm.without_gain(a_btd), self.mlp_norm.gain_d
-        return spread(a_btd + self.mlp(n_btd, gain_d)), pooled_bd
+        n_btd = self.attention_norm(h_btd)
+        a_btd = spread(h_btd + self.attention(n_btd))
+        pooled_bd = mean_over_positions(n_btd if self.pools_norm else h_btd)
+        return spread(a_btd + self.mlp(self.mlp_norm(a_btd))), pooled_bd
 
 
 def mean_over_positions(n_btd: jax.Array) -> jax.Array:

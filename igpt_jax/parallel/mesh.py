@@ -24,6 +24,7 @@ RULES = (
     ("position", None),  # of the position table, which is split along its width
     ("head_dim", None),  # attention sums over it
     ("layers", None),  # the scan runs over it
+    ("matrix", ("data", "model")),  # of the stack that Muon orthogonalises: each device does some, whole
 )
 
 

@@ -9,9 +9,17 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from igpt_jax.config import ModelConfig, ParallelConfig
+from igpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.flops import CHIPS, Chip, executed_flops, forward_flops, training_flops
+from igpt_jax.model.flops import (
+    CHIPS,
+    NEWTON_SCHULZ_ITERATIONS,
+    Chip,
+    executed_flops,
+    forward_flops,
+    muon_flops,
+    training_flops,
+)
 from igpt_jax.parallel.mesh import make_mesh
 
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
@@ -56,18 +64,24 @@ class Work:
     link_bytes: float
 
 
-def training_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh, scattered: bool) -> Work:
+def training_work(
+    config: ModelConfig, optimizer: OptimizerConfig, images: int, parameters: int, mesh: Mesh, scattered: bool
+) -> Work:
     """One training step, as if every operand of every product and norm crossed HBM once.
 
     HBM: 28 times the activations (b, t, d) in a layer's forward pass, twice that in the backward, and the share that
     `remat` repeats; a layer's whole weights written and read in each of these passes; Adam reads and writes 28 bytes a
-    parameter.  Links: a gather of the weights forward and another backward, and the sum of their gradients: worth one
-    gather if `scattered`, two as an all-reduce; with a `model` axis also two gathers and two scatters of the
-    activations in each pass.
+    parameter; Muon 20, and 9 times the matrices in an iteration.  Links: a gather of the weights forward and another
+    backward, and the sum of their gradients: worth one gather if `scattered`, two as an all-reduce; with a `model` axis
+    also two gathers and two scatters of the activations in each pass; Muon's matrices, dealt out and back.
     """
     executed, flops = executed_flops(config, images), training_flops(config, images)
     hbm, links = _moved(config, images, parameters, mesh, passes=3 * executed / flops, gathers=3 if scattered else 4)
-    return Work(flops, executed, hbm + 28 * parameters / mesh.size, links)
+    if optimizer.name == "adam":
+        return Work(flops, executed, hbm + 28 * parameters / mesh.size, links)
+    matrices = _bytes(config) * parameters / mesh.size
+    hbm += 20 * parameters / mesh.size + NEWTON_SCHULZ_ITERATIONS * 9 * matrices
+    return Work(flops, executed + muon_flops(config), hbm, links + 2 * matrices)
 
 
 def forward_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:

@@ -16,13 +16,14 @@ from igpt_jax.parallel.processes import from_first, is_first
 from igpt_jax.train.best import has_stalled
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import METRICS, read_metrics
-from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.record import Record
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
-from igpt_jax.train.state import TrainState, abstract_state, compile_run, device_memory, first_state, init_params
+from igpt_jax.train.start import beginning
+from igpt_jax.train.state import TrainState, abstract_state, compile_run, device_memory
 
 
 def fit(
@@ -50,7 +51,8 @@ def fit(
       batches_from: gives this process's part of every batch from a step (0-based) on, with the images' "index".
       evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and after the last one only
         where it may be the best (`config.keep_best`).
-      initial_params: gives the parameters of step 0, where no checkpoint is newer; the seed draws them without it.
+      initial_params: gives the parameters of step 0, where no checkpoint is newer and `config.continue_from` not
+        given; the seed draws them without it.
       preemption: says when to stop early; nothing does without it.
       hooks: called with the number of every step begun, such as clu's periodic actions.
     Returns:
@@ -65,14 +67,13 @@ def fit(
     schedule = learning_rate_schedule(
         config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
     )
-    optimizer = adam(config.optimizer, schedule)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.dtype)
     with contextlib.ExitStack() as stack:
         keep = retention(config, workdir / METRICS)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep)))
         state = checkpoints.resume(abstract_state(model, optimizer, mesh), palette)
         if state is None:
-            params = initial_params() if initial_params else init_params(model, config.seed, mesh)
-            state = first_state(model, optimizer, params, mesh)
+            state = beginning(config, model, optimizer, mesh, initial_params)
         start = int(state.step)
         if _has_ended(config, workdir, start):
             return state

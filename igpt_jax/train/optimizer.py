@@ -1,30 +1,105 @@
-"""Adam as the paper uses it: no weight decay, no clipping, linear warm-up, cosine to zero or none (section 3.4)."""
+"""Adam as the paper uses it, or Muon for the hidden matrices beside it; and the schedules of the learning rate."""
 
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import optax
 
 from igpt_jax.config import OptimizerConfig
-from igpt_jax.errors import InputError
+from igpt_jax.model.flops import NEWTON_SCHULZ_ITERATIONS
 
 
 def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """Rises linearly from 0 to the peak over the warm-up epochs, then falls to 0 at `steps` along a cosine, or stays.
+    """Rises linearly from 0 to the peak over the warm-up epochs; then as `config.schedule` says.
 
-    Raises InputError where the warm-up is not shorter than the run.
+    "cosine" falls to 0 at `steps` (paper, section 3.4).  "constant" stays.  "wsd" stays, and falls linearly to 0 over
+    the last `decay_fraction` of the steps.
+
+    A warm-up of more than a quarter of the steps is shortened to that, so that short runs learn too.
     """
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    if warmup >= steps:
-        raise InputError(
-            f"the warm-up of {config.warmup_epochs:g} epochs is {warmup} steps, but the run has {steps}; "
-            f"lower optimizer.warmup_epochs or raise steps"
+    warmup, peak = warmup_steps(config, steps=steps, steps_per_epoch=steps_per_epoch), config.learning_rate
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0, peak_value=peak, warmup_steps=warmup, decay_steps=steps
         )
+    rise, stay = optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)
     if config.schedule == "constant":
-        rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
-        return optax.join_schedules([rise, optax.constant_schedule(config.learning_rate)], [warmup])
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0, peak_value=config.learning_rate, warmup_steps=warmup, decay_steps=steps
-    )
+        return optax.join_schedules([rise, stay], [warmup])
+    decay = max(1, min(round(config.decay_fraction * steps), steps - warmup))
+    fall = optax.linear_schedule(peak, 0.0, decay)
+    return optax.join_schedules([rise, stay, fall], [warmup, steps - decay])
+
+
+def warmup_steps(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> int:
+    """`warmup_epochs` in steps, but at most a quarter of the run."""
+    return min(round(config.warmup_epochs * steps_per_epoch), steps // 4)
+
+
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax.GradientTransformation:
+    """The optimizer that a config names; `schedule` is of its `learning_rate`, `dtype` the model's compute type."""
+    return muon(config, schedule, dtype) if config.name == "muon" else adam(config, schedule)
 
 
 def adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Adam with the paper's β2 of 0.95, against loss spikes (appendix A.1)."""
     return optax.adam(schedule, b1=config.b1, b2=config.b2, eps=config.eps)
+
+
+def muon(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax.GradientTransformation:
+    """Muon for the matrices of the blocks, Adam for embeddings, heads, gains and biases (Jordan et al. 2024).
+
+    A matrix moves by its orthogonalised momentum, times sqrt(outputs / inputs) where that is above 1, and decays by
+    `weight_decay`; both times a rate with the course of `schedule` and the peak `muon_learning_rate`.
+
+    https://kellerjordan.github.io/posts/muon
+    """
+    for_matrices = optax.chain(
+        optax.trace(config.muon_momentum, nesterov=True),
+        optax.stateless(lambda updates, _: jax.tree.map_with_path(functools.partial(_muon_update, dtype), updates)),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(lambda step: schedule(step) * (config.muon_learning_rate / config.learning_rate)),
+    )
+    return optax.partition(
+        {"matrix": for_matrices, "other": adam(config, schedule)},
+        lambda params: jax.tree.map_with_path(lambda path, _: "matrix" if _is_matrix(path) else "other", params),
+    )
+
+
+def orthogonalise(x_lio: jax.Array) -> jax.Array:
+    """Brings the singular values of every matrix near 1 and leaves its singular vectors, by Newton-Schulz iteration.
+
+    The coefficients are Jordan's: five iterations bring all values that are not tiny into 0.7..1.2, which is near
+    enough, and take them from as far away as possible.
+
+    Args:
+      x_lio: (l, inputs, outputs), a stack of matrices; bfloat16 is precise enough.
+    Returns:
+      The same shape and type.
+    """
+    if x_lio.shape[1] > x_lio.shape[2]:
+        return orthogonalise(x_lio.swapaxes(1, 2)).swapaxes(1, 2)
+    for _ in range(NEWTON_SCHULZ_ITERATIONS):
+        gram_lii = jnp.einsum("lio,ljo->lij", x_lio, x_lio)
+        x_lio = 3.4445 * x_lio + (-4.7750 * gram_lii + 2.0315 * gram_lii @ gram_lii) @ x_lio
+    return x_lio
+
+
+def _is_matrix(path):
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return names[0] == "blocks" and names[-1] == "kernel"
+
+
+def _muon_update(dtype, path, update):
+    """Of a kernel (layers, *inputs, *outputs), every layer by itself.
+
+    On a mesh the matrices are dealt out whole, since their products would not stop exchanging parts.
+    """
+    inputs = update.ndim - 2 if path[-2].key == "out" else 1
+    x_lio = update.reshape(len(update), math.prod(update.shape[1 : 1 + inputs]), -1)
+    x_lio /= jnp.linalg.norm(x_lio, axis=(1, 2), keepdims=True) + 1e-8
+    x_lio = nn.with_logical_constraint(x_lio.astype(dtype), ("matrix", None, None))
+    _, i, o = x_lio.shape
+    return max(1, o / i) ** 0.5 * orthogonalise(x_lio).reshape(update.shape).astype(update.dtype)

@@ -16,8 +16,9 @@ from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.parallel.processes import fetch
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import abstract_state, compile_run, device_memory, first_state, init_params
+from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from igpt_jax.train.start import beginning
+from igpt_jax.train.state import abstract_state, compile_run, device_memory
 
 SHOWN = 20  # images
 
@@ -50,7 +51,7 @@ def replay(
     schedule = learning_rate_schedule(
         config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
     )
-    optimizer = adam(config.optimizer, schedule)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.dtype)
     state = _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
     batch = next(batches)
@@ -87,8 +88,7 @@ def _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         if any(saved < step for saved in checkpoints.steps):
             return checkpoints.newest(lambda saved: checkpoints.restore(saved, like), before=step)
-    params = initial_params() if initial_params else init_params(model, config.seed, mesh)
-    return first_state(model, optimizer, params, mesh)
+    return beginning(config, model, optimizer, mesh, initial_params)
 
 
 def _line(metrics):

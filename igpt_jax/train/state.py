@@ -221,9 +221,18 @@ def _first_state(params, optimizer):
 
 
 def _abstract(draw, mesh):
-    boxed = jax.eval_shape(draw)
+    boxed = jax.tree.map(_without_empty_box, jax.eval_shape(draw), is_leaf=_is_box)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         nn.unbox(boxed),
         shardings(boxed, mesh),
     )
+
+
+def _is_box(node):
+    return isinstance(node, nn.meta.AxisMetadata)
+
+
+def _without_empty_box(node):
+    """Where an optimizer keeps nothing of a parameter, its logical axes are none of the state's."""
+    return node.value if _is_box(node) and not jax.tree.leaves(node) else node

@@ -152,8 +152,14 @@ class Layout:
         return einops.rearrange(array, f"{axes} -> {to}", **{x: n for x, n in self._sizes.items() if x in axes})
 
 
-def check_class_head(config: ModelConfig) -> None:
-    """Raises InputError where the class head reads another layer than the final norm, as theirs do."""
+def check_architecture(config: ModelConfig) -> None:
+    """Raises InputError where the block is not the released one, or the class head does not read the final norm."""
+    for name in ("positions", "qk_norm", "activation"):
+        value, released = getattr(config, name), getattr(ModelConfig, name)
+        if value != released:
+            raise InputError(
+                f"this model has model.{name}={value}, and this format knows {released}; convert it with --to=igpt"
+            )
     if config.classes and not config.head_on_final_norm:
         raise InputError(
             f"this model's class head reads layer {config.head_layer}, and in this format it could read the final norm "

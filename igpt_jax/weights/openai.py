@@ -7,7 +7,7 @@ import re
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_class_head, resolution_of
+from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_architecture, resolution_of
 from igpt_jax.weights.stream import Weights, progress
 
 SCOPE = "model/"
@@ -57,12 +57,12 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     A tied token head is written as a copy of the embedding.
 
     Raises:
-      InputError: the model has a bias that is not zero, no token head, or a class head that does not read the final
-        norm: the original graph could not hold it.
+      InputError: the model has another block than the released one, a bias that is not zero, no token head, or a class
+        head that does not read the final norm: the original graph could not hold it.
     """
     weights = weights.untied()
     config = weights.config
-    check_class_head(config)
+    check_architecture(config)
     if not config.token_head:
         raise InputError("this model has no token head, which OpenAI's graph needs; convert it with --to=huggingface")
     if config.use_bias:

@@ -13,9 +13,17 @@ import igpt_jax as ig
 from igpt_jax.config import REMAT
 from igpt_jax.model.decode import decode, decoding_weights, init_cache
 from igpt_jax.model.image_gpt import count_parameters
+from igpt_jax.model.rotary import rotate
 from tests import reference
 
 TINY = ig.ModelConfig(layers=3, width=24, heads=3, resolution=4, vocabulary=7)
+OPTIONS = [
+    {"positions": "rotary"},
+    {"qk_norm": True},
+    {"activation": "squared_relu"},
+    {"activation": "swiglu"},
+    {"positions": "rotary", "qk_norm": True, "activation": "swiglu", "use_bias": True},
+]
 
 
 def draw_params(config):
@@ -69,6 +77,52 @@ def test_logits_and_features_equal_the_numpy_reference(objective, use_bias, atte
 
 
 @pytest.mark.parametrize("objective", ["ar", "bert"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_option_of_the_block_equals_the_numpy_reference_and_decodes_alike(objective, options):
+    config = dataclasses.replace(TINY, objective=objective, **options)
+    params, tokens_bt = draw_params(config), draw_tokens(config)
+    mask = jax.random.bernoulli(jax.random.key(5), 0.4, tokens_bt.shape) if objective == "bert" else None
+    logits_btv = apply(config, params, tokens_bt, mask)
+    features_lbd = apply(config, params, tokens_bt, mask, method="features")
+    for b in range(2):
+        logits_tv, features_ld = reference.forward(
+            params,
+            np.asarray(tokens_bt[b]),
+            3,
+            objective,
+            None if mask is None else np.asarray(mask[b]),
+            activation=config.activation,
+        )
+        np.testing.assert_allclose(logits_btv[b], logits_tv, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(features_lbd[:, b], features_ld, rtol=1e-4, atol=1e-4)
+    if objective == "ar":
+        np.testing.assert_allclose(decode_in_calls_of(3, config, params, tokens_bt), logits_btv, atol=5e-5)
+
+
+def test_rotated_products_depend_on_the_distance_in_rows_and_columns_alone():
+    q_k, k_k = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32)
+
+    def product(query_pixel, key_pixel):
+        q, k = (
+            rotate(jnp.asarray(x)[None, None, None], jnp.full((1, 1), pixel), 7)[0, 0, 0]
+            for x, pixel in ((q_k, query_pixel), (k_k, key_pixel))
+        )
+        return float(q @ k)
+
+    assert product(7 * 3 + 4, 7 * 1 + 2) == pytest.approx(product(7 * 5 + 6, 7 * 3 + 4), rel=1e-5)
+    assert product(0, 0) == pytest.approx(float(q_k @ k_k), rel=1e-5)
+    assert abs(product(8, 7) - product(7, 6)) > 1e-3  # the pixel before is a neighbour, but not in the first column
+    assert product(7 * 2 + 2, -1) == pytest.approx(product(7 * 5 + 5, 7 * 2 + 2), rel=1e-5)  # the start vector's place
+
+
+def test_a_gated_mlp_has_as_many_weights():
+    plain, gated = (
+        count_parameters(dataclasses.replace(ig.SIZES["m"], activation=x)) for x in ("quick_gelu", "swiglu")
+    )
+    assert gated == pytest.approx(plain, rel=2e-3)
+
+
+@pytest.mark.parametrize("objective", ["ar", "bert"])
 def test_a_tied_head_is_the_embedding_and_decodes_alike(objective):
     config = dataclasses.replace(TINY, tied_head=True, objective=objective)
     params, tokens_bt = draw_params(config), draw_tokens(config)
@@ -82,7 +136,7 @@ def test_a_tied_head_is_the_embedding_and_decodes_alike(objective):
     if objective == "ar":
         previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
         weights, cache = decoding_weights(config, params), init_cache(config, 2, config.context)
-        decoded_btv, _ = jax.jit(decode, static_argnums=0)(config, weights, previous_bt, 0, cache)
+        decoded_btv, _ = jax.jit(decode, static_argnums=0)(config, weights, previous_bt, jnp.zeros(2, int), cache)
         np.testing.assert_allclose(decoded_btv, logits_btv, atol=1e-4)
 
 
@@ -142,13 +196,19 @@ def test_bert_positions_depend_on_every_token_but_the_masked():
 @pytest.mark.parametrize("positions_a_call", [1, 3])
 def test_cached_decoding_equals_the_full_forward(positions_a_call):
     params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
-    weights, cache, logits = decoding_weights(TINY, params), init_cache(TINY, 2, TINY.context), []
+    logits_btv = decode_in_calls_of(positions_a_call, TINY, params, tokens_bt)
+    np.testing.assert_allclose(logits_btv, apply(TINY, params, tokens_bt), atol=2e-5)
+
+
+def decode_in_calls_of(positions, config, params, tokens_bt):
+    weights, cache, logits = decoding_weights(config, params), init_cache(config, 2, config.context), []
     previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
-    for start in range(0, TINY.context, positions_a_call):
-        chunk_bt = previous_bt[:, start : start + positions_a_call]
-        step_btv, cache = jax.jit(decode, static_argnums=0)(TINY, weights, chunk_bt, start, cache)
+    for start in range(0, config.context, positions):
+        chunk_bt = previous_bt[:, start : start + positions]
+        position_b = jnp.full(2, start)
+        step_btv, cache = jax.jit(decode, static_argnums=0)(config, weights, chunk_bt, position_b, cache)
         logits.append(step_btv)
-    np.testing.assert_allclose(jnp.concatenate(logits, axis=1), apply(TINY, params, tokens_bt), atol=2e-5)
+    return jnp.concatenate(logits, axis=1)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +300,14 @@ def test_bert_refuses_to_decode():
     config = dataclasses.replace(TINY, objective="bert")
     with pytest.raises(ig.InputError, match="cannot draw an image left to right; hide pixels and fill them"):
         decoding_weights(config, draw_params(config))
+
+
+def test_tokens_that_the_model_does_not_know_are_refused_outside_of_jit():
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+    for wrong, message in (
+        (tokens_bt.at[0, 0].set(TINY.vocabulary), rf"but the model knows \[0, {TINY.vocabulary - 1}\]"),
+        (tokens_bt.at[0, 0].set(-1), r"tokens lie in \[-1, "),
+        (tokens_bt.astype(jnp.float32), "tokens are float32; expected integers"),
+    ):
+        with pytest.raises(ig.InputError, match=message):
+            ig.ImageGPT(TINY).apply({"params": params}, wrong)

@@ -13,7 +13,7 @@ from igpt_jax.evaluate.features import split_features
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.objectives import autoregressive, objective_function
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, make_mesh, put_batch
-from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.optimizer import adam, learning_rate_schedule, make_optimizer
 from igpt_jax.train.state import abstract_state, compile_step, init_state
 
 CONFIG = ig.ModelConfig(layers=2, width=32, heads=8, resolution=4, vocabulary=8)
@@ -23,9 +23,10 @@ EXAMPLES = [
 ]
 
 
-def train(parallel, devices, steps=4, config=CONFIG, objective=autoregressive):
-    model, mesh, options = ig.ImageGPT(config), make_mesh(parallel, devices), OptimizerConfig(learning_rate=1e-2)
-    optimizer = adam(options, learning_rate_schedule(options, steps=steps, steps_per_epoch=1))
+def train(parallel, devices, steps=4, config=CONFIG, objective=autoregressive, optimizer="adam"):
+    model, mesh, options = ig.ImageGPT(config), make_mesh(parallel, devices), OptimizerConfig(optimizer, 1e-2)
+    schedule = learning_rate_schedule(options, steps=steps, steps_per_epoch=1)
+    optimizer = make_optimizer(options, schedule, config.dtype)
     state = init_state(model, optimizer, 0, mesh)
     step = compile_step(model, optimizer, objective, 0, mesh, parallel.microbatches)
     rng, losses = np.random.default_rng(0), []
@@ -86,10 +87,37 @@ def test_a_mesh_fine_tunes_as_one_device_does(name, head_layer):
     assert mesh_state.params["class_head"].addressable_shards[0].data.shape == (8, 4)
 
 
-def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there():
+@pytest.mark.parametrize(("data", "model"), [(8, 1), (2, 4)])
+@pytest.mark.parametrize("name", ["ar", "bert"])
+def test_a_mesh_trains_a_model_of_today_with_muon_as_one_device_does(name, data, model):
+    config = dataclasses.replace(
+        CONFIG, width=64, objective=name, positions="rotary", qk_norm=True, activation="swiglu"
+    )
+    objective = objective_function(ObjectiveConfig(name))
+    losses, state, _ = train(ParallelConfig(), jax.devices()[:1], 3, config, objective, "muon")
+    mesh_losses, mesh_state, _ = train(ParallelConfig(data, model), jax.devices(), 3, config, objective, "muon")
+    np.testing.assert_allclose(losses, mesh_losses, rtol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), state.params, mesh_state.params)
+    momenta = {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree.leaves_with_path(mesh_state.opt_state)
+        if "trace" in jax.tree_util.keystr(path)
+    }
+    assert len(momenta) == 7
+    (gate,) = (leaf for path, leaf in momenta.items() if "gate" in path)
+    assert gate.sharding == mesh_state.params["blocks"]["mlp"]["gate"]["kernel"].sharding
+    assert gate.addressable_shards[0].data.shape == (2, 64 // data, config.mlp_width // model)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there(recipe):
     config = dataclasses.replace(ig.SIZES["l"], dtype="bfloat16", attention="splash", remat="full")
     mesh = AbstractMesh((128, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    model, optimizer = ig.ImageGPT(config), adam(OptimizerConfig(), lambda step: 1e-3)
+    optimizer = adam(OptimizerConfig(), lambda step: 1e-3)
+    if recipe == "modern":
+        config = dataclasses.replace(config, positions="rotary", qk_norm=True, activation="swiglu")
+        optimizer = make_optimizer(OptimizerConfig("muon"), lambda step: 1e-3, config.dtype)
+    model = ig.ImageGPT(config)
     tokens = jax.ShapeDtypeStruct((128, config.context), np.int32, sharding=batch_sharding(mesh))
     step = compile_step(model, optimizer, autoregressive, 0, mesh)
     traced = step.trace(abstract_state(model, optimizer, mesh), {"tokens": tokens})

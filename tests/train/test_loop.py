@@ -13,7 +13,7 @@ from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import init_params
-from tests.train.runs import PALETTE, batches_from, train, with_options
+from tests.train.runs import PALETTE, assert_equal, batches_from, metrics_of, train, with_options
 
 CONFIG = with_options(checkpoint_every=4)
 
@@ -42,6 +42,21 @@ def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
     lines = [without_times(read_metrics(tmp_path / name / "metrics.jsonl")) for name in "ab"]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [1, 2, 3, 3, 4, 5, 6]
+
+
+def test_a_long_run_with_muon_is_finished_early_by_a_branch_that_decays_on_any_mesh(tmp_path):
+    model = dataclasses.replace(CONFIG.model, heads=4, positions="rotary", qk_norm=True)
+    stable = OptimizerConfig("muon", 1e-2, schedule="constant")
+    decaying = dataclasses.replace(stable, schedule="wsd", decay_fraction=0.5)
+    long = with_options(model=model, optimizer=stable, steps=8)
+    short = with_options(model=model, optimizer=decaying)
+    train(tmp_path / "long", config=dataclasses.replace(long, keep_every=2))
+    whole = train(tmp_path / "short", config=short)
+    start = str(tmp_path / "long" / "checkpoints" / "2")
+    branch = train(tmp_path / "branch", config=dataclasses.replace(short, continue_from=start))
+    assert_equal(branch, tmp_path / "branch", (whole, [x for x in metrics_of(tmp_path / "short") if x["step"] > 2]))
+    mesh_branch = train(tmp_path / "mesh", 8, dataclasses.replace(short, continue_from=start))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), mesh_branch.params, whole.params)
 
 
 def test_load_returns_the_model_its_parameters_and_its_palette(tmp_path):
