@@ -15,6 +15,7 @@ if typing.TYPE_CHECKING:
     import ml_collections
 
 OBJECTIVES = ("ar", "bert")
+EMBEDDED = ("digits", "emoji", "photographs", "blended_digits")  # data sets that need no download
 # What an evaluation measures, and which value is best.
 BEST = {"validation/nats_per_token": min, "validation/accuracy": max, "probe/accuracy": max}
 
@@ -121,10 +122,22 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class EmojiConfig:
+    """What `data.name=emoji` draws: a color bitmap font (CBDT or sbix), and Unicode's list."""
+
+    font: str = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"  # Debian's fonts-noto-color-emoji
+    list: str = "/usr/share/unicode/emoji/emoji-test.txt"  # Debian's unicode-data
+    labels: str = "group"  # nine, or "subgroup", about a hundred
+
+    def __post_init__(self):
+        _check_choice("data.emoji.labels", self.labels, ("group", "subgroup"))
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where the images come from, what is done to them, and how many make a step."""
 
-    name: str = "digits"  # digits, photos, any TFDS image set, folder:PATH, or tokens:PATH
+    name: str = "digits"  # one of EMBEDDED, any TFDS image set, folder:PATH, or tokens:PATH
     directory: str = ""  # where TFDS prepares data sets; "" is TFDS's own default
     batch_size: int = 128  # images a step, over all processes
     augmentation: str = "auto"  # "none", "flip", "crop", "pad_crop_flip", "place"; "auto": the paper's for the source
@@ -133,6 +146,7 @@ class DataConfig:
     on_error: str = "fail"  # an image that cannot be decoded: "fail" names it, "skip" takes the epoch's next instead
     max_skipped: int = 100  # broken images that "skip" tolerates in one process
     max_pixels: int = 100_000_000  # encoded images with more are refused before they are decoded
+    emoji: EmojiConfig = EmojiConfig()
 
     def __post_init__(self):
         _check(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")

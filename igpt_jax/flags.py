@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from igpt_jax.config import DataConfig, as_config_dict
+from igpt_jax.config import EMBEDDED, DataConfig, as_config_dict
 
 MEASURING = ("evaluate", "quality")  # a run that is there
 GENERATING = ("sample", "complete", "score", "quality")
@@ -93,8 +93,11 @@ def _define_distributed(define):
 
 def _define_source(define, command):
     data = DataConfig()
-    define("string", "source", None, "digits, photos, a TFDS image set, or folder:PATH.")
+    define("string", "source", None, f"{', '.join(EMBEDDED)}, a TFDS image set, or folder:PATH.")
     define("string", "directory", data.directory, "Where TFDS prepares data sets.")
+    define("string", "emoji_font", data.emoji.font, "Of source emoji: a font with color bitmaps.")
+    define("string", "emoji_list", data.emoji.list, "Of source emoji: Unicode's emoji-test.txt.")
+    define("string", "emoji_labels", data.emoji.labels, "Of source emoji: group, subgroup.")
     define("integer", "resolution", 32, "Pixels a side, as the model will see them.")
     define("string", "filter", data.filter, "Of the resampling: area, bilinear, bicubic.")
     define("string", "on_error", data.on_error, "Images that cannot be decoded: fail, skip.")

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from igpt_jax.config import DataConfig
+from igpt_jax.config import EMBEDDED, DataConfig, EmojiConfig
 from igpt_jax.data import kmeans
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.colors import count_colors
@@ -42,8 +42,13 @@ def source_config(options, **settings) -> DataConfig:
     """The flags that say where images come from, as the data section of a config."""
     if not options.source or options.source.startswith("tokens:"):
         raise InputError(
-            f"--source={options.source} names no images; give digits, photos, a TFDS image set, or folder:PATH"
+            f"--source={options.source} names no images; give {', '.join(EMBEDDED)}, a TFDS image set, or folder:PATH"
         )
     return DataConfig(
-        name=options.source, directory=options.directory, filter=options.filter, on_error=options.on_error, **settings
+        name=options.source,
+        directory=options.directory,
+        filter=options.filter,
+        on_error=options.on_error,
+        emoji=EmojiConfig(font=options.emoji_font, list=options.emoji_list, labels=options.emoji_labels),
+        **settings,
     )

@@ -36,7 +36,7 @@ from igpt_jax.weights.stream import Weights
 # Sections that make a run what it is; the rest may change between two calls of the same run.
 FIXED = (
     *("seed", "steps", "initialise_from", "continue_from", "model", "palette", "objective", "optimizer"),
-    *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation")),
+    *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation", "emoji")),
 )
 FREE = ("optimizer.skip_spikes",)
 # What may differ from the run that is continued, as long as the learning rates up to there do not.
@@ -167,7 +167,8 @@ class Run:
 
     def _check_views(self):
         views, name = self.config.evaluate.views, self.config.data.name
-        if views > 1 and (isinstance(self.test, TokenSource) or not self._augmentations[1].is_random):
+        augmented = not isinstance(self.test, TokenSource) and self._augmentations[1].is_random
+        if views > 1 and not (augmented or self.test.is_random):
             raise InputError(
                 f"evaluate.views={views}, but an evaluation image of data.name={name} looks the same every time; set "
                 "evaluate.views=1"

@@ -287,8 +287,14 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.vocabulary=99"], "17 distinct colours"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.resolution=7"], "resolution=7 is smaller"),
         (
-            ["train", f"--config={CONFIG}", "--workdir=x", "--config.data.name=photos", "--config.evaluate.views=2"],
-            "image of data.name=photos looks the same every time; set evaluate.views=1",
+            [
+                "train",
+                f"--config={CONFIG}",
+                "--workdir=x",
+                "--config.data.augmentation=none",
+                "--config.evaluate.views=2",
+            ],
+            "image of data.name=digits looks the same every time; set evaluate.views=1",
         ),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.batch_size=20"], "batch_size=20 is not"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.layrs=9"], "did you mean model.layers?"),
