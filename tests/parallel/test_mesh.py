@@ -87,8 +87,7 @@ def test_a_mesh_fine_tunes_as_one_device_does(name, head_layer):
     assert mesh_state.params["class_head"].addressable_shards[0].data.shape == (8, 4)
 
 
-@pytest.mark.parametrize(("data", "model"), [(8, 1), (2, 4)])
-@pytest.mark.parametrize("name", ["ar", "bert"])
+@pytest.mark.parametrize(("name", "data", "model"), [("ar", 2, 4), pytest.param("bert", 8, 1, marks=pytest.mark.slow)])
 def test_a_mesh_trains_a_model_of_today_with_muon_as_one_device_does(name, data, model):
     config = dataclasses.replace(
         CONFIG, width=64, objective=name, positions="rotary", qk_norm=True, activation="swiglu"

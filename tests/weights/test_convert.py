@@ -80,6 +80,27 @@ def test_a_class_head_on_an_inner_layer_goes_to_a_work_dir_only(to, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+MODERN = {"positions": "rotary", "qk_norm": True, "activation": "swiglu"}
+
+
+@pytest.mark.parametrize("to", ["huggingface", "openai"])
+@pytest.mark.parametrize("option", MODERN)
+def test_a_block_that_the_format_does_not_know_is_refused(option, to, tmp_path):
+    write_workdir(tmp_path / "run", dataclasses.replace(MODEL, **{option: MODERN[option]}))
+    with pytest.raises(ig.InputError, match=rf"model.{option}={MODERN[option]}, and this format knows .*--to=igpt"):
+        convert(tmp_path / "run", tmp_path / "there", to)
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_block_of_today_comes_back_to_the_bit(tmp_path):
+    config = dataclasses.replace(MODEL, **MODERN)
+    params = write_workdir(tmp_path / "run", config)
+    convert(tmp_path / "run", tmp_path / "back", "igpt")
+    model, back, _ = ig.load(tmp_path / "back")
+    assert model.config == config
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
 @pytest.mark.parametrize("head", ["ForCausalImageModeling", "bert"])
 def test_huggingface_comes_back_from_openai_to_the_bit(head, tmp_path):
     model = huggingface_model()

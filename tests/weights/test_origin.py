@@ -12,7 +12,8 @@ from igpt_jax.objectives import token_nats
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.state import abstract_params, init_params
 from igpt_jax.weights.convert import convert
-from igpt_jax.weights.origin import first_params, open_origin
+from igpt_jax.weights.origin import first_params, open_origin, resample_positions
+from tests.weights.test_convert import write_workdir
 from tests.weights.written import huggingface_model, openai_tensors, save_openai
 
 SIZE = (2, 32, 4, 4, 17)  # splits over eight devices
@@ -72,6 +73,40 @@ def test_a_fresh_class_head_that_is_not_zero_is_the_seeds_alone(origins):
     assert (heads[1] != heads[3]).all()
     for params in (drawn, other):
         jax.tree.map(np.testing.assert_array_equal, params, zero)
+
+
+def test_learned_positions_of_another_resolution_are_resampled_and_nothing_else(origins):
+    mesh, config = make_mesh(ParallelConfig(data=4, model=2)), dataclasses.replace(CONFIG, resolution=6)
+    same, larger = (first_params(open_origin(str(origins / "igpt"), c), c, mesh, seed=0) for c in (CONFIG, config))
+    like = abstract_params(ig.ImageGPT(config), mesh)["position_embedding"]
+    old, new = same.pop("position_embedding"), larger.pop("position_embedding")
+    assert (new.shape, new.sharding) == (like.shape, like.sharding)
+    np.testing.assert_allclose(new, resample_positions(old, 6), rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, same, larger)
+
+
+def test_resampled_positions_lie_on_the_grid_of_the_old_ones():
+    """A linear field stays linear where the new grid does not reach beyond the centers of the old pixels."""
+
+    def field(side):
+        center = (np.arange(side) + 0.5) / side
+        return np.stack([np.repeat(center, side), np.tile(center, side)], axis=1).astype(np.float32)
+
+    inner = (slice(1, -1), slice(1, -1))
+    found, expected = (x.reshape(8, 8, 2)[inner] for x in (resample_positions(field(4), 8), field(8)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(resample_positions(field(4), 4), field(4))
+
+
+def test_a_rotary_model_starts_at_another_resolution_as_it_is(tmp_path):
+    config = ig.ModelConfig(layers=2, width=32, heads=4, resolution=4, vocabulary=17, positions="rotary")
+    params, larger = write_workdir(tmp_path, config), dataclasses.replace(config, resolution=6)
+    placed = first_params(open_origin(str(tmp_path), larger), larger, make_mesh(ParallelConfig()), seed=0)
+    jax.tree.map(np.testing.assert_array_equal, placed, params)
+    tokens_bt = np.random.default_rng(0).integers(0, 17, (2, 36))
+    # The first row's pixels have the same places relative to each other and to the start vector in both grids.
+    small, large = (ig.ImageGPT(c).apply({"params": params}, tokens_bt[:, : c.context]) for c in (config, larger))
+    np.testing.assert_allclose(large[:, :4], small[:, :4], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
