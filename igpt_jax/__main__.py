@@ -35,6 +35,8 @@ COMMANDS = {
     "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
 }
 
+MEASURING = ("evaluate", "quality")  # commands that take the config from the work dir
+
 USAGE = """Image GPT in JAX.
 
 usage: python -m igpt_jax COMMAND [--flag=value ...]
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> int:
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
         _check_config_file(argv)
-        options = command_flags(name, argv)
+        options = command_flags(name, argv, _saved_config(argv) if name in MEASURING else None)
         if {"-h", "--help"} & set(argv):
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
             return 0
@@ -118,6 +120,16 @@ def _parse(options, argv):
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
     return config, pathlib.Path(options.workdir)
+
+
+def _saved_config(argv):
+    """The config of the work dir, where flags override some of it and no file is given; else None."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
+    workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
+    if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
+        return None
+    claim = importlib.import_module("igpt_jax.train.claim")
+    return claim.read_claim(pathlib.Path(workdirs[-1]))[0]
 
 
 def _check_config_file(argv):

@@ -1,20 +1,20 @@
 """The flags of every command."""
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
-from igpt_jax.config import EMBEDDED, DataConfig, as_config_dict
+from igpt_jax.config import EMBEDDED, DataConfig, RunConfig, as_config_dict
 
-MEASURING = ("evaluate", "quality")  # a run that is there
 GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
 _SMALLEST = {"seed": 0, "batch_size": 1}
 
 
-def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
-    """Defines a command's flags; `argv` tells which config file its --config.KEY flags come from."""
+def command_flags(command: str, argv: list[str], saved: RunConfig | None = None) -> flags.FlagValues:
+    """Defines a command's flags.
+
+    The --config.KEY flags override `saved`, the config of a work dir, or that of the file that `argv` names.
+    """
     options = flags.FlagValues()
 
     def define(kind, name, default, description):
@@ -30,9 +30,9 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
     elif command in GENERATING:
         _define_generation(define, command)
         if command == "quality":
-            _define_config(options, command, argv)
+            _define_config(options, argv, saved)
     else:
-        _define_config(options, command, argv)
+        _define_config(options, argv, saved)
         if command == "plan":
             _define_plan(define)
         else:
@@ -40,11 +40,9 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
     return options
 
 
-def _define_config(options, command, argv):
-    """--config=FILE; or, for what measures a run, --config.KEY=VALUE over the config of its work dir."""
-    saved = _saved_config(argv) if command in MEASURING else None
+def _define_config(options, argv, saved):
     if saved is not None:
-        config_flags.DEFINE_config_dict("config", saved, "The work dir's own.", flag_values=options)
+        config_flags.DEFINE_config_dict("config", as_config_dict(saved), "The work dir's own.", flag_values=options)
         return
     config_flags.DEFINE_config_file(
         "config",
@@ -53,18 +51,6 @@ def _define_config(options, command, argv):
         flag_values=options,
         sys_argv=argv,
     )
-
-
-def _saved_config(argv):
-    """The config of the work dir, where flags override some of it and no file is given; else None."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
-    workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
-    if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
-        return None
-    from igpt_jax.train.claim import read_claim  # imports jax
-
-    config, _ = read_claim(pathlib.Path(workdirs[-1]))
-    return as_config_dict(config)
 
 
 def _define_run(define, command):

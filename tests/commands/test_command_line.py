@@ -276,7 +276,7 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["train", "--workdir=x"], "--config=FILE is missing"),
         (["train", f"--config={CONFIG}"], "--workdir=DIR is missing"),
         (["train", "--config=nowhere.py", "--workdir=x"], "nowhere.py"),
-        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.widht=3"], 'mean "width"'),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.widht=3"], "did you mean model.width?"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.width=wide"], "config.model.width=wide"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.width=11"], "width=11 is not divisible"),
         (["train", f"--config={CONFIG}:abc", "--workdir=x"], "get_config"),
