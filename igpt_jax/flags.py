@@ -42,7 +42,9 @@ def command_flags(command: str, argv: list[str], saved: RunConfig | None = None)
 
 def _define_config(options, argv, saved):
     if saved is not None:
-        config_flags.DEFINE_config_dict("config", as_config_dict(saved), "The work dir's own.", flag_values=options)
+        config_flags.DEFINE_config_dict(
+            "config", as_config_dict(saved), "The work dir's own.", flag_values=options, sys_argv=argv
+        )
         return
     config_flags.DEFINE_config_file(
         "config",
