@@ -63,7 +63,7 @@ class Drawn:
 
     @property
     def tokens_per_pass(self) -> float:
-        """Drawn tokens for each pass that an image took, at least 1."""
+        """Drawn tokens for each pass that an image took, at least 1; passes spent waiting for others do not count."""
         return float((self.passes > 0).sum() / self.passes.max(axis=-1).sum())
 
 
@@ -92,12 +92,12 @@ def sample(
     first after what is known and the others after guesses; it is right up to and including the first token that
     differs from its guess.  What it draws beyond are the next guesses (Jacobi iteration with fixed noise, as in
     arXiv:2510.24211); where it has drawn nothing yet, the guess is a draw from the logits of the pixel above.  Each
-    image advances at its own pace.
+    image advances at its own pace, and finished ones wait for the slowest.
 
     The tokens do not depend on the window but for rounding: products of other shapes round otherwise, and where two
     colours tie within that, the other one may be drawn, and the image takes another course from there.  In float32
-    that is rare: no token of those compared, small networks on a CPU.  In bfloat16 it is not: one token in one to three
-    thousand.  Either way every token is drawn from the network's own logits for the tokens before it, so no window is
+    that is rare: no token of those compared, small networks on a CPU.  In bfloat16 it is not: there about one token in
+    a thousand.  Either way every token is drawn from the network's own logits for the tokens before it, so no window is
     an approximation of another.
 
     Args:

@@ -141,6 +141,21 @@ def test_a_bfloat16_model_caches_bfloat16_and_draws_nearly_the_same_colours():
     np.testing.assert_allclose(shares_v, scipy.special.softmax(logits_v), atol=0.04)
 
 
+def test_every_token_of_a_bfloat16_window_is_drawn_from_the_networks_own_logits():
+    """Within the rounding of the type, which is what the two types' logits differ by."""
+    config = dataclasses.replace(TINY, resolution=6, dtype="bfloat16")
+    params, rngs_b = draw_params(config), image_keys(4, 5)
+    tokens_bt = sample(ig.ImageGPT(config), params, rngs_b, given(5), window=4).tokens
+    logits_btv = apply(dataclasses.replace(config, dtype="float32"), params, tokens_bt)
+    rounding = jnp.abs(apply(config, params, tokens_bt) - logits_btv).max()
+    rngs_bt = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(rngs_b, jnp.arange(config.context))
+    noise_btv = jax.vmap(jax.vmap(lambda rng: jax.random.gumbel(rng, (config.vocabulary,))))(rngs_bt)
+    scores_btv = logits_btv + noise_btv
+    drawn_bt = jnp.take_along_axis(scores_btv, tokens_bt[..., None], axis=2)[..., 0]
+    assert (drawn_bt > scores_btv.max(axis=2) - 4 * rounding).all()
+    assert rounding < 0.25 * logits_btv.std()
+
+
 def test_long_drawing_says_how_far_it_is(capfd):
     complete(MODEL, draw_params(TINY), given(1), n=5, seed=0, mesh=ONE, batch_size=2)
     assert capfd.readouterr().err.splitlines() == [f"{n} of 5 images drawn" for n in (2, 4, 5)]
