@@ -5,8 +5,11 @@
     python -m igpt_jax sample --workdir=runs/mine
 
 JPEG, PNG or WebP of any sizes; class sub-folders, if there are any, give the labels for the probes.  Every image is
-cropped at random and shrunk to 16x16.  Not an experiment of the paper: its recipe, in miniature.
+cropped at random and shrunk to 16x16.  A large folder gets up to three times as many steps as a small one.  Not
+an experiment of the paper: its recipe, in miniature.
 """
+
+import pathlib
 
 import ml_collections
 
@@ -16,7 +19,8 @@ from igpt_jax.config import default_config
 def get_config(folder: str) -> ml_collections.ConfigDict:
     """Pretraining on the images of a folder with the colours of palette.npy, evaluation and report."""
     config = default_config()
-    config.steps = 400
+    files = sum(path.is_file() for path in pathlib.Path(folder).expanduser().rglob("*"))
+    config.steps = min(max(400, 3 * files // 16), 1200)  # three epochs, within a few minutes
     config.checkpoint_every = 200
 
     config.model.layers = 4

@@ -71,7 +71,7 @@ def measure(weights: str, data: pathlib.Path, limit: int | None, out: pathlib.Pa
     tokens_bt = _tokens(arrays["imagenet_teX"], model.config)
 
     originals_bt, given = tokens_bt[:COMPLETED], model.config.context // 2
-    completions_bnt = complete(model, params, originals_bt[:, :given], n=COMPLETIONS, seed=0, mesh=mesh)
+    completions_bnt = complete(model, params, originals_bt[:, :given], n=COMPLETIONS, seed=0, mesh=mesh).tokens
     hidden_bt = np.broadcast_to(np.arange(model.config.context) >= given, originals_bt.shape)
     plot_completions(out / "completions.png", palette, originals_bt, completions_bnt, hidden_bt)
     print(f"completions: {out / 'completions.png'}")

@@ -5,6 +5,8 @@ Bad input ends here, as one line on stderr and exit status 2; so does what the m
 """
 
 import contextlib
+import dataclasses
+import difflib
 import importlib
 import pathlib
 import re
@@ -15,7 +17,8 @@ from absl import flags, logging
 
 from igpt_jax.config import RunConfig
 from igpt_jax.cores import two_devices
-from igpt_jax.errors import InputError, Preempted, hide_late_writes
+from igpt_jax.environment import check_jax, import_command, quiet_libtpu
+from igpt_jax.errors import InputError, Preempted, describe_os_error, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
 
@@ -31,6 +34,8 @@ COMMANDS = {
     "plan": "compile for a TPU slice that is not there: does it fit, and how fast can it be",
     "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
 }
+
+MEASURING = ("evaluate", "quality")  # commands that take the config from the work dir
 
 USAGE = """Image GPT in JAX.
 
@@ -54,7 +59,8 @@ def main(argv: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
-        options = command_flags(name, argv)
+        _check_config_file(argv)
+        options = command_flags(name, argv, _saved_config(argv) if name in MEASURING else None)
         if {"-h", "--help"} & set(argv):
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
             return 0
@@ -62,16 +68,18 @@ def main(argv: list[str]) -> int:
         if name in ("train", "plan") and config is None:
             raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
         logging.set_verbosity(logging.FATAL)  # what orbax logs at length as it fails, it raises too
-        command = importlib.import_module(f"igpt_jax.commands.{name}").main
+        command = import_command(name)
         with contextlib.ExitStack() as stack:
             if "distributed" in options:
                 processes = importlib.import_module("igpt_jax.parallel.processes")
                 stack.enter_context(processes.joined(options.distributed))
+            check_jax()
             command(config, workdir, options)
     except Preempted as notice:
         print(f"igpt_jax {name}: {notice}", file=sys.stderr)
     except (InputError, OSError) as error:
-        print(f"igpt_jax {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        print(f"igpt_jax {name}: {' '.join(message.split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -94,24 +102,65 @@ def _parse(options, argv):
         rest = options(argv)[1:]
         config = options["config"].value if "config" in options else None
         config = config and config.to_dict()
-    except AttributeError as error:
-        raise InputError(f"the config has no such key: {error.args[0]}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         # What follows the lines of a traceback; of our own errors without their name.
         lines = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())
         raise InputError(lines[-1]) from error
     except Exception as error:  # a config file is a program, and may raise anything
+        if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(argv)):
+            raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
         raise InputError(f"the config file does not run; correct it: {type(error).__name__}: {error}{place}") from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
     config = config and RunConfig.from_dict(config)
-    if "workdir" not in options or (options["workdir"].value is None and "weights" in options):
+    if "workdir" not in options or (options["workdir"].value is None and {"weights", "samples"} & set(options)):
         return config, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
     return config, pathlib.Path(options.workdir)
+
+
+def _saved_config(argv):
+    """The config of the work dir, where flags override some of it and no file is given; else None."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
+    workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
+    if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
+        return None
+    claim = importlib.import_module("igpt_jax.train.claim")
+    return claim.read_claim(pathlib.Path(workdirs[-1]))[0]
+
+
+def _check_config_file(argv):
+    """Raises InputError where --config names no file, with the file of the nearest name."""
+    for argument in argv:
+        flag, _, value = argument.partition("=")
+        path = pathlib.Path(value.partition(":")[0])
+        if flag.lstrip("-") == "config" and value and not path.is_file():
+            near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], 1, 0.5)
+            meant = f"; did you mean {path.parent / near[0]}?" if near else "; check the path"
+            raise InputError(f"there is no config file {path}{meant}")
+
+
+def _unknown_key(argv):
+    """What to say of the first --config.KEY that no config has: which is meant, or what its section has."""
+    known = [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
+    for argument in argv:
+        key = argument.lstrip("-").partition("=")[0]
+        if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
+            section, _, name = key.rpartition(".")
+            siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+            near = [siblings[other] for other in difflib.get_close_matches(name, siblings, 1)]
+            near += [other for other in known if other.rpartition(".")[2] == name]
+            meant = f"did you mean {near[0]}?" if near else f"there is {', '.join(siblings.values() or known)}"
+            return f"the config has no key {key}; {meant}"
+    return None
+
+
+def _keys(values, prefix=""):
+    for name, value in values.items():
+        yield from _keys(value, f"{prefix}.{name}") if isinstance(value, dict) else [f"{prefix}.{name}"]
 
 
 def _leave(status):
@@ -123,6 +172,7 @@ def _leave(status):
 
 if __name__ == "__main__":
     keep_freed_memory()
+    quiet_libtpu()
     hide_late_writes()
     if sys.argv[1:2] in (["sample"], ["complete"]):
         two_devices()

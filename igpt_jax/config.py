@@ -15,6 +15,7 @@ if typing.TYPE_CHECKING:
     import ml_collections
 
 OBJECTIVES = ("ar", "bert")
+EMBEDDED = ("digits", "emoji", "photographs", "blended_digits")  # data sets that need no download
 # What an evaluation measures, and which value is best.
 BEST = {"validation/nats_per_token": min, "validation/accuracy": max, "probe/accuracy": max}
 
@@ -54,7 +55,7 @@ class ModelConfig:
     dtype: str = "float32"  # of the matrix products; parameters, norms, softmax and loss stay float32
     attention: str = "auto"  # "splash" (TPU), "cudnn" (GPU), "blockwise", "plain"; "auto": the fastest for the platform
     remat: str = "none"  # what the backward pass recomputes, one of REMAT; "auto": the least that the memory allows
-    unroll: int = 1  # blocks in one iteration of the layer scan; `layers` is fastest on a CPU, 1 compiles fastest
+    unroll: int = 1  # blocks an iteration of the layer scan; `layers` is fastest on a CPU or GPU, 1 compiles fastest
 
     def __post_init__(self):
         for name in ("layers", "width", "heads", "resolution", "vocabulary", "unroll"):
@@ -121,10 +122,22 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class EmojiConfig:
+    """What `data.name=emoji` draws: a color bitmap font (CBDT or sbix), and Unicode's list."""
+
+    font: str = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"  # Debian's fonts-noto-color-emoji
+    list: str = "/usr/share/unicode/emoji/emoji-test.txt"  # Debian's unicode-data
+    labels: str = "group"  # nine, or "subgroup", about a hundred
+
+    def __post_init__(self):
+        _check_choice("data.emoji.labels", self.labels, ("group", "subgroup"))
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where the images come from, what is done to them, and how many make a step."""
 
-    name: str = "digits"  # digits, photos, any TFDS image set, folder:PATH, or tokens:PATH
+    name: str = "digits"  # one of EMBEDDED, any TFDS image set, folder:PATH, or tokens:PATH
     directory: str = ""  # where TFDS prepares data sets; "" is TFDS's own default
     batch_size: int = 128  # images a step, over all processes
     augmentation: str = "auto"  # "none", "flip", "crop", "pad_crop_flip", "place"; "auto": the paper's for the source
@@ -133,6 +146,7 @@ class DataConfig:
     on_error: str = "fail"  # an image that cannot be decoded: "fail" names it, "skip" takes the epoch's next instead
     max_skipped: int = 100  # broken images that "skip" tolerates in one process
     max_pixels: int = 100_000_000  # encoded images with more are refused before they are decoded
+    emoji: EmojiConfig = EmojiConfig()
 
     def __post_init__(self):
         _check(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
@@ -389,8 +403,13 @@ def default_config() -> "ml_collections.ConfigDict":
 
     It has no `model.objective`, which follows `objective.name`.
     """
+    return as_config_dict(RunConfig())
+
+
+def as_config_dict(config: RunConfig) -> "ml_collections.ConfigDict":
+    """The same options as a locked ConfigDict, which flags can override; the inverse of `RunConfig.from_dict`."""
     import ml_collections  # here, so that the model imports without it
 
-    values = dataclasses.asdict(RunConfig())
+    values = dataclasses.asdict(config)
     del values["model"]["objective"]
     return ml_collections.ConfigDict(values).lock()

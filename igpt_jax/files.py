@@ -5,6 +5,16 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from igpt_jax.errors import InputError, describe_os_error
+
+
+def make_directory(path: pathlib.Path) -> None:
+    """Makes a directory with its parents, where there is none yet.  Raises InputError where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(describe_os_error(error, "make the directory")) from error
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -3,15 +3,18 @@
 from absl import flags
 from ml_collections import config_flags
 
-from igpt_jax.config import DataConfig
+from igpt_jax.config import EMBEDDED, DataConfig, RunConfig, as_config_dict
 
 GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
 _SMALLEST = {"seed": 0, "batch_size": 1}
 
 
-def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
-    """Defines a command's flags; `argv` tells which config file its --config.KEY flags come from."""
+def command_flags(command: str, argv: list[str], saved: RunConfig | None = None) -> flags.FlagValues:
+    """Defines a command's flags.
+
+    The --config.KEY flags override `saved`, the config of a work dir, or that of the file that `argv` names.
+    """
     options = flags.FlagValues()
 
     def define(kind, name, default, description):
@@ -26,19 +29,30 @@ def command_flags(command: str, argv: list[str]) -> flags.FlagValues:
         _define_source(define, command)
     elif command in GENERATING:
         _define_generation(define, command)
+        if command == "quality":
+            _define_config(options, argv, saved)
     else:
-        config_flags.DEFINE_config_file(
-            "config",
-            help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
-            "evaluate uses the work dir's own where none is given.",
-            flag_values=options,
-            sys_argv=argv,
-        )
+        _define_config(options, argv, saved)
         if command == "plan":
             _define_plan(define)
         else:
             _define_run(define, command)
     return options
+
+
+def _define_config(options, argv, saved):
+    if saved is not None:
+        config_flags.DEFINE_config_dict(
+            "config", as_config_dict(saved), "The work dir's own.", flag_values=options, sys_argv=argv
+        )
+        return
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
+        "evaluate and quality use the work dir's own where none is given.",
+        flag_values=options,
+        sys_argv=argv,
+    )
 
 
 def _define_run(define, command):
@@ -67,8 +81,11 @@ def _define_distributed(define):
 
 def _define_source(define, command):
     data = DataConfig()
-    define("string", "source", None, "digits, photos, a TFDS image set, or folder:PATH.")
+    define("string", "source", None, f"{', '.join(EMBEDDED)}, a TFDS image set, or folder:PATH.")
     define("string", "directory", data.directory, "Where TFDS prepares data sets.")
+    define("string", "emoji_font", data.emoji.font, "Of source emoji: a font with color bitmaps.")
+    define("string", "emoji_list", data.emoji.list, "Of source emoji: Unicode's emoji-test.txt.")
+    define("string", "emoji_labels", data.emoji.labels, "Of source emoji: group, subgroup.")
     define("integer", "resolution", 32, "Pixels a side, as the model will see them.")
     define("string", "filter", data.filter, "Of the resampling: area, bilinear, bicubic.")
     define("string", "on_error", data.on_error, "Images that cannot be decoded: fail, skip.")
@@ -105,7 +122,13 @@ def _define_generation(define, command):
     define("float", "top_p", 1.0, "Keep the likeliest colours of total probability p.")
     define("integer", "seed", 0, "Of the draws.")
     if command in ("sample", "complete"):
-        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif.")
+        define(
+            "string",
+            "window",
+            "auto",
+            "Positions a pass, most of them guessed and checked: 1, 2, ...; for speed alone.",
+        )
+        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif, passes.png.")
     if command == "complete":
         define("integer", "rows", None, "Given rows; half of them if not given.")
         define("integer", "pixels", None, "Or: given pixels, in raster order.")
@@ -114,6 +137,15 @@ def _define_generation(define, command):
         define("integer", "sweeps", 0, "bert: then so many times each hidden pixel anew, given all others (Gibbs).")
     if command == "quality":
         define("integer", "views", 8, "Augmented views of every training image to compare with.")
+        define("string", "metrics", "", "In a network's features, any of: fid,kid,prdc.")
+        define("string", "features", None, "Whose: Inception's weights (pytorch-fid's file), or a work dir's network.")
+        define("string", "resize", "clean", "To Inception's size: clean (antialiased bicubic) or pytorch_fid.")
+        define("string", "samples", None, "Measure these, draw none: a folder, an .npz of images, or tokens:DIR.")
+        define("string", "reference", None, "Compare with such a set, or a file of statistics; else training images.")
+        define("string", "save_statistics", None, "Also write the reference's mean and covariance to this .npz.")
+        define("integer", "neighbors", 5, "k of precision, recall, density and coverage.")
+        define("integer", "kid_subset", 0, "Images in KID's subsets; 0: 1,000, or all of the smallest set.")
+        define("bool", "infinity", False, "Also extrapolate the Frechet distance to infinitely many images.")
 
 
 def _define_conversion(define):

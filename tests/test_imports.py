@@ -12,6 +12,7 @@ import igpt_jax
 ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
+    "environment",
     "memory",
     "cores",
     "files",
@@ -27,12 +28,14 @@ ORDER = [
     "evaluate",
     "generate",
     "weights",
+    "quality",
     "report",
     "commands",
     "__main__",
 ]
 WITHOUT_TENSORFLOW = {
     "errors",
+    "environment",
     "memory",
     "cores",
     "files",

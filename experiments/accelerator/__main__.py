@@ -24,7 +24,7 @@ from experiments.accelerator.results import Results, table
 
 ROOT = pathlib.Path(__file__).parents[2]
 # What a part gets of the time that it and the parts after it have left.
-SHARES = {"correct": 0.2, "training": 0.35, "peers": 0.2, "drawing": 0.17, "probe": 0.08}
+SHARES = {"correct": 0.15, "training": 0.33, "peers": 0.27, "drawing": 0.18, "probe": 0.07}
 GRACE = 3  # seconds a part has beyond its limit before it is killed
 
 

@@ -29,17 +29,18 @@ PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}  # of the backends that run on one
 def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
     """Name -> what finds the largest differences."""
     found = {
+        f"attention {backend} {dtype}": functools.partial(_attention, backend, dtype, sizes.attention)
+        for dtype in ("bfloat16", "float32")
+        for backend in reversed(BACKENDS)
+        if _runs(backend, dtype)
+    }
+    found |= {
         "logits and gradients, full float32": functools.partial(_model, "float32", "highest"),
         "logits and gradients, bfloat16": functools.partial(_model, "bfloat16", "default"),
         "logits and gradients, default precision": functools.partial(_model, "float32", "default"),
         "cached drawing": _cached_drawing,
         "loss curve": functools.partial(_loss_curve, sizes.steps),
     }
-    for dtype in ("bfloat16", "float32"):
-        for backend in reversed(BACKENDS):
-            if _runs(backend, dtype):
-                case = f"attention {backend} {dtype}"
-                found[case] = functools.partial(_attention, backend, dtype, sizes.attention)
     if jax.device_count() > 1:
         found["meshes"] = _meshes
     # Nothing is timed here, so the cases may run beside each other.
@@ -150,18 +151,21 @@ def _train(config, mesh, steps):
 
 
 def _cached_drawing():
-    """How far the greedily drawn tokens' logits are below the largest ones of the full forward pass."""
+    """How far drawn tokens' logits are below the largest of the full forward pass, greedily; and a window's tokens."""
     model = ImageGPT(dataclasses.replace(DIGITS, attention="auto"))
-    params = init_params(model, 0, _mesh())
+    params, nothing_bt, rngs_b = init_params(model, 0, _mesh()), np.zeros((8, 0), np.int32), image_keys(0, 8)
     with jax.default_matmul_precision("highest"):
-        drawn_bt = sample(model, params, image_keys(0, 8), np.zeros((8, 0), np.int32), Sampler(temperature=0))
-        logits_btv = model.apply({"params": params}, drawn_bt)
-    chosen_bt = jnp.take_along_axis(logits_btv, drawn_bt[..., None], axis=-1)[..., 0]
+        greedy_bt = sample(model, params, rngs_b, nothing_bt, Sampler(temperature=0)).tokens
+        logits_btv = model.apply({"params": params}, greedy_bt)
+        drawn_bt = sample(model, params, rngs_b, nothing_bt).tokens
+        windowed_bt = sample(model, params, rngs_b, nothing_bt, window=8).tokens
+    chosen_bt = jnp.take_along_axis(logits_btv, greedy_bt[..., None], axis=-1)[..., 0]
     below_bt = logits_btv.max(axis=-1) - chosen_bt
     return {
-        "equal tokens": float((logits_btv.argmax(axis=-1) == drawn_bt).mean()),
+        "equal greedy tokens": float((logits_btv.argmax(axis=-1) == greedy_bt).mean()),
         "largest logit difference": float(below_bt.max()),
         "spread of logits": float(logits_btv.std()),
+        "equal tokens with a window of 8": float((drawn_bt == windowed_bt).mean()),
     }
 
 

@@ -13,6 +13,7 @@ from experiments.accelerator.data import photographs
 from experiments.accelerator.learning import learn
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
+from experiments.kernels import busy_shares
 from igpt_jax.config import DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.model.flops import CHIPS
@@ -27,11 +28,9 @@ def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
 
     The number of positions that a pass over a window settles depends on what a network has learned.
     """
-    learned = [("S", images, window) for images, window in sizes.drawn_windows]
-    born = [("L", images, 1) for images in sizes.drawn]
     return {
         f"draw {name}, batch {images}, window {window}": _case(sizes, name, images, window)
-        for name, images, window in learned + born
+        for name, images, window in sizes.drawn
     }
 
 
@@ -62,7 +61,8 @@ def _case(sizes, name, images, window):
         if chip := CHIPS.get(jax.devices()[0].device_kind):
             work = sampling_work(config, images, count_parameters(config), mesh)
             figures["share of the memory's bound"] = work.hbm_bytes / chip.hbm_bandwidth / took
-        return figures | {"compile seconds": compile_seconds, "loss": loss}
+        kinds, kernels = busy_shares(draw)
+        return figures | {"compile seconds": compile_seconds, "loss": loss, "kinds": kinds, "kernels": kernels}
 
     return Case(run, prepare)
 

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
@@ -22,15 +23,15 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
     """Name -> what measures a peer; trained with the batches that ours were fastest with."""
     torch.set_float32_matmul_precision("high")
-    found = {}
-    for name in ("S", "L"):
-        ours = _fastest(directory, name)
-        found[f"train {name}, torch.compile"] = functools.partial(_train, name, sizes, ours)
-    for draw in (_draw_minimal, *([_draw_transformers] if importlib.util.find_spec("transformers") else [])):
-        for name in ("S", "L"):
-            for images in sizes.drawn[:2]:
-                case = f"draw {name}, batch {images}, {draw.__name__.removeprefix('_draw_')}"
-                found[case] = functools.partial(draw, sizes.models[name], images, sizes.peer_tokens)
+    found = {
+        f"train {name}, torch.compile": functools.partial(_train, name, sizes, _fastest(directory, name))
+        for name in ("S", "L")
+    }
+    draws = [_draw_minimal, *([_draw_transformers] if importlib.util.find_spec("transformers") else [])]
+    for name, draw in itertools.product(("S", "L"), draws):
+        for images in sizes.peer_drawn:
+            case = f"draw {name}, batch {images}, {draw.__name__.removeprefix('_draw_')}"
+            found[case] = functools.partial(draw, sizes.models[name], images, sizes.peer_tokens)
     return {name: Case(lambda _, run=run: run()) for name, run in found.items()}
 
 

@@ -17,8 +17,8 @@ class Sizes:
     peer_images: dict[str, int]  # images in torch's training batch
     first_images: int  # two such batches tell how memory grows
     learning_steps: int  # of the network that draws with windows
-    drawn_windows: tuple[tuple[int, int], ...]  # images that S draws at once, positions in a pass; in order of worth
-    drawn: tuple[int, ...]  # images that L and the peers draw at once
+    drawn: tuple[tuple[str, int, int], ...]  # network, images at once, positions in a pass; in order of worth
+    peer_drawn: tuple[int, ...]  # images that peers draw at once
     peer_tokens: int  # positions that a peer draws of each image
     features: int  # images in a forward pass for features
     probe: tuple[int, int]  # images and width of a probe's features
@@ -28,9 +28,9 @@ class Sizes:
 FULL = Sizes(
     models={name: dataclasses.replace(SIZES[name.lower()], dtype="bfloat16") for name in "SML"},
     trained=(
-        *(("L", "dots", True), ("S", "dots", True), ("S", "none", True), ("L", "dots", False)),
-        *(("M", "dots", True), ("L", "none", True), ("S", "dots", False), ("S", "none", False)),
-        *(("L", "attention", False), ("L", "full", False), ("L", "none", False), ("M", "dots", False)),
+        *(("L", "dots", False), ("S", "dots", False), ("M", "dots", False), ("S", "dots", True)),
+        *(("L", "dots", True), ("S", "none", True), ("M", "dots", True), ("L", "none", True)),
+        *(("L", "attention", False), ("L", "full", False), ("L", "none", False), ("S", "none", False)),
         *(("S", "attention", False), ("S", "full", False), ("M", "none", True), ("M", "attention", False)),
     ),
     attention=((1024, 64), (961, 96), (1023, 128), (2304, 32)),
@@ -38,9 +38,14 @@ FULL = Sizes(
     images=128,
     peer_images={"S": 128, "L": 16},
     first_images=8,
-    learning_steps=150,
-    drawn_windows=((8, 1), (8, 16), (64, 1), (64, 8), (1, 1), (1, 16), (8, 8), (8, 32), (256, 1), (256, 4)),
-    drawn=(8, 64, 1, 256),
+    learning_steps=100,
+    drawn=(
+        *(("S", 8, 1), ("S", 8, 16), ("S", 64, 1), ("S", 1, 1)),
+        *(("S", 1, 16), ("S", 64, 8), ("L", 8, 1), ("S", 8, 32)),
+        *(("L", 64, 1), ("L", 1, 1), ("S", 256, 1), ("S", 256, 4)),
+        *(("S", 1, 32), ("S", 8, 8), ("L", 256, 1), ("L", 1, 16)),
+    ),
+    peer_drawn=(8, 64),
     peer_tokens=64,
     features=64,
     probe=(45_000, 1536),
@@ -56,8 +61,8 @@ TINY = Sizes(
     peer_images={"S": 4, "L": 2},
     first_images=2,
     learning_steps=10,
-    drawn_windows=((2, 1), (2, 4)),
-    drawn=(2, 1),
+    drawn=(("S", 2, 1), ("S", 2, 4), ("L", 1, 1)),
+    peer_drawn=(2,),
     peer_tokens=8,
     features=4,
     probe=(300, 16),

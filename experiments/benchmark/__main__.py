@@ -41,12 +41,14 @@ ENTRIES = {
 def main(arguments: list[str]) -> int:
     """Prints what it measures, as it does.  Returns the exit status."""
     parser = argparse.ArgumentParser("experiments.benchmark", description="Measures ours beside its peers.")
-    parser.add_argument("entries", nargs="*", metavar="ENTRY", help=f"of {', '.join(ENTRIES)}; all if none is given")
+    parser.add_argument(
+        "entries", nargs="*", metavar="ENTRY", help=f"of {', '.join(ENTRIES)}; or all, as if none is given"
+    )
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="also write them there; keeps other entries")
     options = parser.parse_args(arguments)
-    if unknown := set(options.entries) - set(ENTRIES):
+    if unknown := set(options.entries) - {*ENTRIES, "all"}:
         parser.error(f"there is no entry {unknown.pop()!r}; choose of {', '.join(ENTRIES)}")
-    entries = options.entries or list(ENTRIES)
+    entries = options.entries if options.entries and "all" not in options.entries else list(ENTRIES)
     if len(entries) > 1:
         return max([_in_a_process_of_its_own(entry, options) for entry in entries])
     keep_freed_memory()

@@ -59,7 +59,7 @@ def drawing(config: ModelConfig, images: int) -> Callable[[], object]:
     """A function that draws so many images with a network as it was born."""
     model = ig.ImageGPT(config)
     params, nothing_bt = init_params(model, 0, _mesh()), np.zeros((images, 0), np.int32)
-    return lambda: sample(model, params, image_keys(0, images), nothing_bt).block_until_ready()
+    return lambda: jax.block_until_ready(sample(model, params, image_keys(0, images), nothing_bt))
 
 
 def _mesh():

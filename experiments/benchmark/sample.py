@@ -43,7 +43,7 @@ def _sample(model, params, mesh, peer, batch):
     def ours(model=model, given=0):
         given_bt = np.zeros((1, given), np.int32)
         greedy = Sampler(temperature=0)
-        drawn["ours"] = complete(model, params, given_bt, n=batch, seed=0, mesh=mesh, sampler=greedy)[0]
+        drawn["ours"] = complete(model, params, given_bt, n=batch, seed=0, mesh=mesh, sampler=greedy).tokens[0]
 
     ours()
     bound = batch * context / (_bytes_read(batch) / _bandwidth())

@@ -5,14 +5,15 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory
+from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory, read_window
 from igpt_jax.data.mask import read_mask
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_first
-from igpt_jax.report.sheets import plot_completions, save_drawing
+from igpt_jax.report.sheets import plot_completions, plot_passes, save_drawing
 
 SHOWN = 6  # images in the sheet, and test images completed if no others are given
 
@@ -22,7 +23,7 @@ def main(config, workdir, options) -> None:
     del config, workdir
     if options.n < 1:
         raise InputError(f"--n={options.n} must be at least 1")
-    out = output_directory(options, "completions")
+    out, window = output_directory(options, "completions"), read_window(options)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     loaded = load_model(options)
     hidden_t = hidden_positions(options, loaded)
@@ -35,16 +36,19 @@ def main(config, workdir, options) -> None:
         "sampler": sampler,
         "batch_size": options.batch_size,
     }
-    given = int((~hidden_t).sum())
     if loaded.model.config.causal:
-        completions_bnt = complete(loaded.model, loaded.params, tokens_bt[:, :given], **settings)
+        given = int((~hidden_t).sum())
+        drawn = complete(loaded.model, loaded.params, tokens_bt[:, :given], **settings, window=window)
+        completions_bnt, passes = drawn.tokens, {"passes": drawn.passes}
+        pace = f", {drawn.tokens_per_pass:.2f} tokens a pass"
     else:
+        passes, pace = {}, ""
         rounds = {"rounds": options.rounds, "sweeps": options.sweeps}
         completions_bnt = infill(loaded.model, loaded.params, tokens_bt, hidden_bt, **settings, **rounds)
 
     if not is_first():
         return
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     for i, tokens_nt in enumerate(completions_bnt):
         for j, image in enumerate(loaded.palette.decode(tokens_nt)):
             Image.fromarray(image).save(out / f"{i:05d}_{j}.png")
@@ -56,11 +60,14 @@ def main(config, workdir, options) -> None:
         tokens=completions_bnt,
         hidden=hidden_t,
         colors=loaded.palette.colors,
+        **passes,
     )
     if options.gif:
-        images = loaded.palette.decode(completions_bnt[shown].reshape(-1, tokens_bt.shape[1]))
-        save_drawing(out / "drawing.gif", images, given)
-    print(f"{options.n} completions each of {len(tokens_bt)} images: {out}")
+        tokens_bt, passes_bt = (x_bnt[shown].reshape(-1, x_bnt.shape[-1]) for x_bnt in (drawn.tokens, drawn.passes))
+        images = loaded.palette.decode(tokens_bt)
+        save_drawing(out / "drawing.gif", images, passes_bt)
+        plot_passes(out / "passes.png", images, passes_bt)
+    print(f"{options.n} completions each of {len(names)} images{pace}: {out}")
 
 
 def hidden_positions(options, loaded: Loaded) -> np.ndarray:

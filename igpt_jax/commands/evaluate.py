@@ -169,10 +169,10 @@ def report(run: Run, params: dict) -> None:
 def draw_generated(run: Run, params: dict, directory: pathlib.Path) -> None:
     """Shows samples, and completions of test images from their upper half."""
     settings = {"seed": run.config.seed, "mesh": run.mesh}
-    samples_bt = complete(run.model, params, np.zeros((1, 0), np.int32), n=SAMPLED, **settings)[0]
+    samples_bt = complete(run.model, params, np.zeros((1, 0), np.int32), n=SAMPLED, **settings).tokens[0]
     originals_bt, resolution = next(run.examples(run.test))["tokens"][:COMPLETED], run.config.model.resolution
     given = resolution // 2 * resolution
-    completions_bnt = complete(run.model, params, originals_bt[:, :given], n=COMPLETIONS, **settings)
+    completions_bnt = complete(run.model, params, originals_bt[:, :given], n=COMPLETIONS, **settings).tokens
     hidden_bt = np.broadcast_to(np.arange(resolution**2) >= given, originals_bt.shape)
     if is_first():
         save_samples(directory / "samples.png", run.palette.decode(samples_bt))

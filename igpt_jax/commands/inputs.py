@@ -63,6 +63,15 @@ def load_tokens(options, loaded: Loaded, count: int) -> tuple[list[str], np.ndar
     return [source.name(row) for row in source.rows], tokens_bt
 
 
+def read_window(options) -> int | None:
+    """--window as a number, or None for auto.  Raises InputError for anything else."""
+    if options.window == "auto":
+        return None
+    if not options.window.isdecimal() or int(options.window) < 1:
+        raise InputError(f"--window={options.window} is no number of positions; give 1 (one by one) or more, or auto")
+    return int(options.window)
+
+
 def output_directory(options, name: str) -> pathlib.Path:
     """--out, or a directory of that name in the work dir.  Raises InputError where there is neither."""
     if not options.out and not options.workdir:

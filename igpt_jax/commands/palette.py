@@ -2,13 +2,14 @@
 
 import pathlib
 
-from igpt_jax.config import DataConfig
+from igpt_jax.config import EMBEDDED, DataConfig, EmojiConfig
 from igpt_jax.data import kmeans
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.colors import count_colors
 from igpt_jax.data.pipeline import originals
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 from igpt_jax.report.sheets import plot_palette
 
 _SHOWN = 12  # training images
@@ -30,7 +31,7 @@ def main(config, workdir, options) -> None:
     _, central = augmentations(data, options.resolution)
     colors, counts = count_colors(source, central, pixels=options.pixels, seed=options.seed, max_skipped=data.tolerated)
     palette, report = kmeans.fit(colors, options.size, counts=counts, seed=options.seed, iterations=options.iterations)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     palette.save(out)
     shown = next(originals(source, central, batch_size=_SHOWN, max_skipped=data.tolerated, shuffle_seed=options.seed))
     plot_palette(out.with_suffix(".png"), palette, shown["image"])
@@ -41,8 +42,13 @@ def source_config(options, **settings) -> DataConfig:
     """The flags that say where images come from, as the data section of a config."""
     if not options.source or options.source.startswith("tokens:"):
         raise InputError(
-            f"--source={options.source} names no images; give digits, photos, a TFDS image set, or folder:PATH"
+            f"--source={options.source} names no images; give {', '.join(EMBEDDED)}, a TFDS image set, or folder:PATH"
         )
     return DataConfig(
-        name=options.source, directory=options.directory, filter=options.filter, on_error=options.on_error, **settings
+        name=options.source,
+        directory=options.directory,
+        filter=options.filter,
+        on_error=options.on_error,
+        emoji=EmojiConfig(font=options.emoji_font, list=options.emoji_list, labels=options.emoji_labels),
+        **settings,
     )

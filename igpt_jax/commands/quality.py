@@ -1,4 +1,4 @@
-"""Measures samples without a feature network: copies, colour statistics and labels, beside held-out images."""
+"""Measures samples beside held-out images: copies, color statistics, labels, and distances between features."""
 
 import dataclasses
 import json
@@ -8,51 +8,131 @@ import numpy as np
 
 from igpt_jax.commands.inputs import output_directory
 from igpt_jax.commands.run import Run, saved_config
+from igpt_jax.config import ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows, split_features
 from igpt_jax.evaluate.probe import fit
+from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.quality import divergences, jensen_shannon, nearest
 from igpt_jax.generate.sample import Sampler
+from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.processes import is_first
+from igpt_jax.quality.compare import Measures, compare
+from igpt_jax.quality.networks import open_network
+from igpt_jax.quality.sets import read_images
+from igpt_jax.quality.statistics import Statistics
 from igpt_jax.report.sheets import plot_neighbours
 from igpt_jax.weights.load import load
 
 SHOWN = 24  # samples in the sheet
+SETS = ("samples", "held_out")
+TITLES = {
+    "fid": "Frechet distance",
+    "fid_infinity": "Frechet distance at infinitely many images",
+    "kid": "kernel distance (KID)",
+    "kid_deviation": "kernel distance, deviation over subsets",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+}
 
 
 def main(config, workdir, options) -> None:
-    """Draws samples; prints and writes quality.json and neighbours.png."""
-    del config
+    """Draws samples, or takes those of --samples; prints and writes quality.json and neighbours.png."""
     if options.n < 1 or options.views < 1:
         raise InputError(f"--n={options.n} and --views={options.views} must both be 1 or more")
-    run, out = Run(saved_config(workdir), workdir), output_directory(options, "quality")
+    out, measures = output_directory(options, "quality"), _measures(options)
+    if workdir is None:
+        result, pictures = _measure_files(options, measures), None
+    else:
+        result, pictures = _measure_run(config, workdir, options, measures)
+    if not is_first():
+        return
+    make_directory(out)
+    if pictures:
+        plot_neighbours(out / "neighbours.png", *pictures)
+    (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
+    _print(result)
+    print(f"{'quality.json, neighbours.png' if pictures else 'quality.json'}: {out}")
+
+
+def _measures(options) -> Measures | None:
+    """What --metrics asks for; None where it asks for nothing."""
+    if not options.metrics:
+        return None
+    if not options.features:
+        raise InputError(
+            "--metrics needs --features=PATH: pytorch-fid's file of Inception's weights, or a work dir whose network "
+            "stands in for it"
+        )
+    names = tuple(options.metrics.split(","))
+    return Measures(names, options.neighbors, options.kid_subset, options.infinity, options.seed)
+
+
+def _measure_files(options, measures):
+    """Sets of files alone, without a run."""
+    if not (options.samples and options.reference and measures):
+        raise InputError("without --workdir, quality needs --samples, --reference, --metrics and --features")
+    return {"features": _compare(options, measures, {"samples": read_images(options.samples)}, options.reference)}
+
+
+def _compare(options, measures, sets, reference):
+    """In a network's features; `reference` is a set of images or what --reference names."""
+    network = open_network(
+        pathlib.Path(options.features), options.resize, make_mesh(ParallelConfig()), options.batch_size
+    )
+    if isinstance(reference, str):
+        named, reference = reference, _read_reference(reference)
+    else:
+        named = "training images"
+    found = compare(sets, reference, network, measures)
+    if options.save_statistics and not isinstance(reference, Statistics):
+        Statistics.of(network.features(reference), network.name).save(pathlib.Path(options.save_statistics))
+    return {"reference": named, "samples_from": options.samples or "drawn"} | found
+
+
+def _read_reference(place):
+    """A file of statistics, or images."""
+    if place.endswith(".npz"):
+        with np.load(place, allow_pickle=False) as arrays:
+            if "mu" in arrays:
+                return Statistics.load(pathlib.Path(place))
+    return read_images(place)
+
+
+def _measure_run(config, workdir, options, measures):
+    """A run's samples beside its held-out images.  Returns the result, and what the sheet of neighbors shows."""
+    run = Run.open(config, workdir) if config else Run(saved_config(workdir), workdir)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     model, params, palette = load(workdir, mesh=run.mesh)
     test_bt, _ = _tokens(run.examples(run.test))
     train_bt, labels_b = _tokens(run.examples(run.train, options.views))
-    test_bt = test_bt[: options.n]
-    samples_bt = complete(
-        model,
-        params,
-        np.zeros((1, 0), np.int32),
-        n=options.n,
-        seed=options.seed,
-        mesh=run.mesh,
-        sampler=sampler,
-        batch_size=options.batch_size,
-    )[0]
+    test_bt, train = test_bt[: options.n], palette.decode(train_bt)
+    if options.samples:
+        samples_bt = palette.encode(read_images(options.samples))
+    else:
+        samples_bt = complete(
+            model,
+            params,
+            np.zeros((1, 0), np.int32),
+            n=options.n,
+            seed=options.seed,
+            mesh=run.mesh,
+            sampler=sampler,
+            batch_size=options.batch_size,
+        ).tokens[0]
 
-    decode = palette.decode
-    train = decode(train_bt)
     sets = {"samples": samples_bt, "held_out": test_bt}
+    images = {name: palette.decode(tokens_bt) for name, tokens_bt in sets.items()}
     result = {
         "samples": len(samples_bt),
         "held_out": len(test_bt),
         "training": {"images": len(run.train), "views": options.views},
         "sampler": dataclasses.asdict(sampler) | {"seed": options.seed},
     }
-    nearest_of = {name: nearest(decode(tokens_bt), train) for name, tokens_bt in sets.items()}
+    nearest_of = {name: nearest(its_images, train) for name, its_images in images.items()}
     result["nearest_training_image"] = {
         name: {"median": float(np.median(rms)), "minimum": float(rms.min()), "copies": int((rms == 0).sum())}
         for name, (rms, _) in nearest_of.items()
@@ -62,16 +142,10 @@ def main(config, workdir, options) -> None:
     }
     if run.train.classes > 1:
         result["labels"] = _labels(run, params, train_bt, labels_b, sets)
-
-    if not is_first():
-        return
+    if measures:
+        result["features"] = _compare(options, measures, images, options.reference or train)
     rms_b, index_b = nearest_of["samples"]
-    images = decode(samples_bt[:SHOWN])
-    out.mkdir(parents=True, exist_ok=True)
-    plot_neighbours(out / "neighbours.png", images, train[index_b[:SHOWN]], rms_b[:SHOWN])
-    (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
-    _print(result)
-    print(f"quality.json, neighbours.png: {out}")
+    return result, (images["samples"][:SHOWN], train[index_b[:SHOWN]], rms_b[:SHOWN])
 
 
 def _tokens(examples):
@@ -107,11 +181,21 @@ def _labels(run, params, train_bt, labels_b, sets):
 
 
 def _print(result):
-    print(f"{'against the training images':<44}{'samples':>10}{'held out':>10}")
+    if "nearest_training_image" in result:
+        print(f"{'against the training images':<44}{'samples':>10}{'held out':>10}")
     rows = [(f"nearest, RMS 0-255: {key}", "nearest_training_image", key) for key in ("median", "minimum", "copies")]
     rows += [(f"Jensen-Shannon, nats: {key}", "jensen_shannon", key) for key in ("tokens", "row_pairs", "column_pairs")]
     for title, section, key in rows:
-        print(f"{title:<44}" + "".join(f"{result[section][name][key]:>10.4g}" for name in ("samples", "held_out")))
+        if section in result:
+            _print_row(title, {name: result[section][name][key] for name in SETS})
     if "labels" in result:
-        title, found = "Jensen-Shannon, nats: labels by the probe", result["labels"]["jensen_shannon"]
-        print(f"{title:<44}" + "".join(f"{found[name]:>10.4g}" for name in ("samples", "held_out")))
+        _print_row("Jensen-Shannon, nats: labels by the probe", result["labels"]["jensen_shannon"])
+    if found := result.get("features"):
+        print(f"against {found['reference']}, in features of {found['network']}:")
+        for key, title in TITLES.items():
+            if key in found["samples"]:
+                _print_row(title, {name: found[name][key] for name in SETS if name in found})
+
+
+def _print_row(title, values):
+    print(f"{title:<44}" + "".join(f"{values[name]:>10.4g}" for name in SETS if name in values))

@@ -21,6 +21,7 @@ from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import with_masks
+from igpt_jax.files import make_directory
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
 from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
@@ -35,11 +36,19 @@ from igpt_jax.weights.stream import Weights
 # Sections that make a run what it is; the rest may change between two calls of the same run.
 FIXED = (
     *("seed", "steps", "initialise_from", "continue_from", "model", "palette", "objective", "optimizer"),
-    *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation")),
+    *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation", "emoji")),
 )
 FREE = ("optimizer.skip_spikes",)
 # What may differ from the run that is continued, as long as the learning rates up to there do not.
 OF_SCHEDULE = ("steps", "initialise_from", "continue_from", "optimizer.schedule", "optimizer.decay_fraction")
+
+
+# What to do for a run that is to go on, whose learning rate was to end where it did.
+MORE_STEPS = (
+    "to train for longer, use another --workdir with --config.initialise_from=WORKDIR, which takes the weights; or, "
+    "where optimizer.schedule is wsd or constant, with --config.continue_from=WORKDIR/checkpoints/STEP, which goes on "
+    "as if it had never ended"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +95,7 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             if is_first():
-                self.workdir.mkdir(parents=True, exist_ok=True)
+                make_directory(self.workdir)
                 stack.enter_context(locked(self.workdir))
                 self._check_claim()
                 self._check_palette()
@@ -158,7 +167,8 @@ class Run:
 
     def _check_views(self):
         views, name = self.config.evaluate.views, self.config.data.name
-        if views > 1 and (isinstance(self.test, TokenSource) or not self._augmentations[1].is_random):
+        augmented = not isinstance(self.test, TokenSource) and self._augmentations[1].is_random
+        if views > 1 and not (augmented or self.test.is_random):
             raise InputError(
                 f"evaluate.views={views}, but an evaluation image of data.name={name} looks the same every time; set "
                 "evaluate.views=1"
@@ -326,10 +336,8 @@ def _check_same(saved, config, where, free=FREE):
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, config))
         for name, old_value, new_value in _differences(key, old, new):
             if name not in free:
-                raise InputError(
-                    f"{where} was made with {name}={old_value!r}, now it is {new_value!r}; "
-                    f"use the same value or another --workdir"
-                )
+                remedy = MORE_STEPS if name == "steps" else "use the same value or another --workdir"
+                raise InputError(f"{where} was made with {name}={old_value!r}, now it is {new_value!r}; {remedy}")
 
 
 def _differences(name, old, new):

@@ -3,12 +3,15 @@
 import numpy as np
 from PIL import Image
 
-from igpt_jax.commands.inputs import load_model, output_directory
+from igpt_jax.commands.inputs import load_model, output_directory, read_window
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_first
-from igpt_jax.report.sheets import save_drawing, save_samples
+from igpt_jax.report.sheets import plot_passes, save_drawing, save_samples
+
+SHOWN = 12  # images in passes.png
 
 
 def main(config, workdir, options) -> None:
@@ -16,9 +19,10 @@ def main(config, workdir, options) -> None:
     del config, workdir
     if options.n < 1:
         raise InputError(f"--n={options.n} must be at least 1")
-    out, sampler = output_directory(options, "samples"), Sampler(options.temperature, options.top_k, options.top_p)
+    out, window = output_directory(options, "samples"), read_window(options)
+    sampler = Sampler(options.temperature, options.top_k, options.top_p)
     loaded = load_model(options)
-    tokens_bt = complete(
+    drawn = complete(
         loaded.model,
         loaded.params,
         np.zeros((1, 0), np.int32),
@@ -27,15 +31,18 @@ def main(config, workdir, options) -> None:
         mesh=loaded.mesh,
         sampler=sampler,
         batch_size=options.batch_size,
-    )[0]
+        window=window,
+    )
     if not is_first():
         return
+    tokens_bt, passes_bt = drawn.tokens[0], drawn.passes[0]
     images = loaded.palette.decode(tokens_bt)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     for i, image in enumerate(images):
         Image.fromarray(image).save(out / f"{i:05d}.png")
     save_samples(out / "grid.png", images)
-    np.savez(out / "samples.npz", tokens=tokens_bt, colors=loaded.palette.colors)
+    np.savez(out / "samples.npz", tokens=tokens_bt, passes=passes_bt, colors=loaded.palette.colors)
     if options.gif:
-        save_drawing(out / "drawing.gif", images, given=0)
-    print(f"{options.n} images: {out}")
+        save_drawing(out / "drawing.gif", images, passes_bt)
+        plot_passes(out / "passes.png", images[:SHOWN], passes_bt[:SHOWN])
+    print(f"{options.n} images, {drawn.tokens_per_pass:.2f} tokens a pass: {out}")

@@ -6,6 +6,7 @@ import numpy as np
 
 from igpt_jax.commands.inputs import load_model, load_tokens, output_directory
 from igpt_jax.evaluate.likelihood import likelihood
+from igpt_jax.files import make_directory
 from igpt_jax.parallel.processes import is_first
 from igpt_jax.report.sheets import plot_surprise
 
@@ -22,7 +23,7 @@ def main(config, workdir, options) -> None:
 
     if not is_first():
         return
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     scores = {name: float(nats) for name, nats in zip(names, nats_bt.mean(axis=1), strict=True)}
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     np.savez(out / "nats.npz", names=names, tokens=tokens_bt, nats=nats_bt, colors=loaded.palette.colors)

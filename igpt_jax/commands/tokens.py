@@ -5,6 +5,7 @@ import pathlib
 
 from igpt_jax.commands.palette import source_config
 from igpt_jax.data.augment import augmentations
+from igpt_jax.data.builders import describe_emoji
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples
 from igpt_jax.data.sources import load_source, split_names
@@ -36,6 +37,8 @@ def main(config, workdir, options) -> None:
     facts = {"source": data.name, "resolution": options.resolution, "classes": sources["train"].classes}
     facts |= {"augmentation": data.augmentation, "crops": options.crops, "seed": options.seed}
     facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
+    if data.name == "emoji":
+        facts["emoji"] = describe_emoji(data.emoji).description
     out = pathlib.Path(options.out)
     write_tokens(out, palette, facts, splits)
     print(f"{out}: " + ", ".join(f"{images:,} {split}" for split, (images, _) in splits.items()) + " images as tokens")

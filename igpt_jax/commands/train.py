@@ -15,6 +15,7 @@ from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.parallel.processes import is_first
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
+from igpt_jax.train.optimizer import warmup_steps
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.replay import replay
 
@@ -39,6 +40,19 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
                 report(run, params)
 
 
+def _say_warmup(run):
+    """One line where the warm-up is shorter than the config says, since the run is short."""
+    config, steps_per_epoch = run.config.optimizer, len(run.train) / run.config.data.batch_size
+    wanted = round(config.warmup_epochs * steps_per_epoch)
+    taken = warmup_steps(config, steps=run.config.steps, steps_per_epoch=steps_per_epoch)
+    if taken < wanted and is_first():
+        print(
+            f"warm-up: {taken} steps, a quarter of the run; optimizer.warmup_epochs={config.warmup_epochs:g} would be "
+            f"{wanted} of its {run.config.steps}",
+            flush=True,
+        )
+
+
 def _train(run, start, preemption, hooks):
     def measure(params):
         nats = mean_nats(run.model, params, run.test_examples(), run.mesh)
@@ -47,6 +61,7 @@ def _train(run, start, preemption, hooks):
             scalars[f"{run.config.evaluate.split}/accuracy"], _ = measure_accuracy(run, params, masks=1)
         return scalars | (probe_scalars(run, params) if is_probed(run) else {})
 
+    _say_warmup(run)
     state = fit(
         run.config,
         run.workdir,

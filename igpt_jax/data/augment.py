@@ -17,6 +17,7 @@ from igpt_jax.errors import InputError
 _SHORTER_SIDE = (256, 384)  # pixels, both included (paper, section 3.1)
 _CROP = 224  # pixels
 _PAD = 4  # pixels of 32
+_NOT_PLACED = "data.augmentation=place is for images of one small size, such as digits; choose another"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Augmentation:
         Fails with a TensorFlow error in the graph where the bytes are no such image or its size is refused.
         """
         if not self.box:
-            raise InputError("data.augmentation=place is for images of one small size, such as digits; choose another")
+            raise InputError(_NOT_PLACED)
         height_width = size(encoded)
         with tf.control_dependencies([check_size(height_width, self.max_pixels)]):
             box = self.box(height_width, seed)
@@ -111,6 +112,8 @@ def pad_crop_flip(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tens
 def place(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tensor:
     """Places a small image on a black canvas, at each of the (resolution - side + 1)**2 positions equally often."""
     side = image.shape[0]
+    if side is None:
+        raise InputError(_NOT_PLACED)
     if image.shape[1] != side or resolution < side:
         raise InputError(
             f"model.resolution={resolution} is smaller than the {side}x{image.shape[1]} images; set {side} or more"
@@ -127,7 +130,15 @@ _RECIPES = {  # config.data.augmentation: (box, finish) in training; evaluation 
     "pad_crop_flip": (central_square, pad_crop_flip),
     "place": (None, place),
 }
-_PAPER = {"digits": "place", "photos": "flip", "cifar10": "none", "cifar100": "none", "stl10": "none"}
+_PAPER = {
+    "digits": "place",
+    "emoji": "none",
+    "photographs": "none",
+    "blended_digits": "place",
+    "cifar10": "none",
+    "cifar100": "none",
+    "stl10": "none",
+}
 
 
 def augmentations(config: DataConfig, resolution: int) -> tuple[Augmentation, Augmentation]:

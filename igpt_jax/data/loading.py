@@ -7,7 +7,7 @@ import numpy as np
 
 from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
-from igpt_jax.data.records import FileSource, MemorySource
+from igpt_jax.data.records import FileSource, PixelSource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
 
@@ -23,7 +23,7 @@ def load_images(
     start: int,
     stop: int,
     order: Order,
-    source: MemorySource | FileSource,
+    source: PixelSource | FileSource,
     augmentation: Augmentation,
     finish: Callable[[tf.data.Dataset], tf.data.Dataset],
     *,
@@ -42,7 +42,7 @@ def load_images(
     Raises, while iterating:
       InputError: a broken image too many, by its name.
     """
-    if isinstance(source, MemorySource):
+    if not isinstance(source, FileSource):
         images = _from_memory(_positions(start, stop), order, source, augmentation)
         return numpy_batches(finish(images.batch(batch_size)))
 
@@ -102,13 +102,12 @@ def _positions(start, stop):
 
 
 def _from_memory(positions, order, source, augmentation):
-    images, labels = tf.constant(source.images), tf.constant(source.labels)
+    draw, labels = source.drawer(augmentation), tf.constant(source.labels)
 
     @tf.autograph.experimental.do_not_convert  # conversion would wrap the InputError of an augmentation
     def load(position):
         index, key = order(position)
-        image = augmentation.of_pixels(images[index], key)
-        return {"image": image, "label": labels[index], "index": tf.cast(index, tf.int32)}
+        return {"image": draw(index, key), "label": labels[index], "index": tf.cast(index, tf.int32)}
 
     return positions.map(load, num_parallel_calls=CORES)
 

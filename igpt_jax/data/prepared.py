@@ -7,35 +7,37 @@ import sys
 
 import numpy as np
 
+from igpt_jax.config import EMBEDDED
 from igpt_jax.data import builders
 from igpt_jax.data.records import FileSource, MemorySource
 from igpt_jax.data.tensorflow import tf, tfds
 from igpt_jax.errors import InputError
 
-EMBEDDED = {"digits": builders.Digits, "photos": builders.Photos}
+_OWN = {"digits": builders.Digits, "emoji": builders.Emoji}
 _MEMORY = 2**30  # bytes: images of one size that take no more are decoded once
 _CHUNK = 64  # records that are read at once
 
 
-def prepare(name: str, directory: str = "") -> tfds.core.DatasetBuilder:
+def prepare(name: str, directory: str = "", config: tfds.core.BuilderConfig | None = None) -> tfds.core.DatasetBuilder:
     """Prepares a set as array_record files, unless the directory holds them already; a download shows its progress.
 
-    name: a key of `EMBEDDED`, or what `tfds.builder` takes.  directory: TFDS's data_dir; "" is TFDS's own default.
+    name: "digits", "emoji", or what `tfds.builder` takes.  directory: TFDS's data_dir; "" is TFDS's own default.
+    config: which of a builder's data sets, such as that of `describe_emoji`; None: its default.
 
     Raises:
       InputError: an unknown set, one without images, one prepared in another file format, or one that cannot be
         downloaded or written.
     """
-    if not _builder(name, directory).is_prepared():
-        builder = _builder(name, directory, file_format="array_record")
+    if not _builder(name, directory, config=config).is_prepared():
+        builder = _builder(name, directory, config=config, file_format="array_record")
         try:
             with _announced(name, builder):
                 builder.download_and_prepare()
         except Exception as error:  # whatever a set's own code raises for a missing or damaged download
             # Another process may have moved the same files into place first.
-            if not _builder(name, directory).is_prepared():
+            if not _builder(name, directory, config=config).is_prepared():
                 raise InputError(f"cannot prepare {name} in data.directory={directory!r}: {error}") from error
-    builder = _builder(name, directory)
+    builder = _builder(name, directory, config=config)
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise InputError(
@@ -91,7 +93,7 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> MemorySource | 
 
 def _builder(name, directory, **options):
     try:
-        create = EMBEDDED.get(name) or functools.partial(tfds.builder, name)
+        create = _OWN.get(name) or functools.partial(tfds.builder, name)
         return create(data_dir=directory or None, **options)
     except tfds.core.registered.DatasetNotFoundError:
         raise InputError(
@@ -104,8 +106,8 @@ def _builder(name, directory, **options):
 
 @contextlib.contextmanager
 def _announced(name, builder):
-    """The embedded sets take a second, and say nothing; TFDS's words and bars about the others go to stderr."""
-    if name in EMBEDDED:
+    """The own sets take seconds, and say nothing; TFDS's words and bars about the others go to stderr."""
+    if name in _OWN:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
         return

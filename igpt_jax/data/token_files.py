@@ -12,6 +12,7 @@ import tqdm
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
 from igpt_jax.errors import InputError
+from igpt_jax.files import make_directory
 
 MANIFEST, PALETTE = "manifest.json", "palette.npy"
 _OPENAI = {"train": "tr", "validation": "va", "test": "te"}
@@ -122,7 +123,7 @@ def _claim(directory, plan):
             raise InputError(f"{directory} holds the beginning of other tokens; give another --out, or remove it")
     elif directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty; give another --out")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     _save_json(directory / _PLAN, plan)
 
 

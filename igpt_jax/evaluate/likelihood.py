@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from igpt_jax.evaluate.forward import map_batches
-from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.objectives import token_nats
 
 HIDDEN_PARTS = 7  # a BERT model is asked about a seventh of an image at a time, near the 15 % that it is trained with
@@ -22,8 +22,9 @@ def likelihood(
     An autoregressive model's add up to the -log likelihood of the image.  For a BERT model every position is hidden
     once, in one of seven random parts drawn by `seed`, and predicted from the other six.
 
-    tokens_bt: (b, context) int32 in [0, v).  Returns (b, context) float32.
+    tokens_bt: (b, context) int32 in [0, v).  Returns (b, context) float32.  Raises InputError for other tokens.
     """
+    check_tokens(model.config, tokens_bt)
     batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
     if model.config.causal:
         function = functools.partial(_autoregressive_nats, model, params)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from igpt_jax.errors import InputError
 from igpt_jax.generate.complete import draw_batches
 from igpt_jax.generate.sample import Sampler
-from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.objectives import token_nats
 
 
@@ -53,6 +53,7 @@ def infill(
         raise InputError(f"rounds={rounds} must be at least 1 and sweeps={sweeps} at least 0")
     if hidden_bt.shape != tokens_bt.shape or hidden_bt.dtype != bool:
         raise InputError(f"the mask is {hidden_bt.dtype} {hidden_bt.shape}; expected bool of shape {tokens_bt.shape}")
+    check_tokens(model.config, np.where(hidden_bt, 0, tokens_bt))
     if not hidden_bt.any():
         raise InputError("the mask hides nothing; hide the pixels to fill, white in a PNG")
     if sampler.top_k > model.config.vocabulary:

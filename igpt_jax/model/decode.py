@@ -4,6 +4,8 @@ Activations are rows, (n, d) for n = b·t positions, and weights (inputs, output
 products of few rows on a CPU.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,20 +16,30 @@ from igpt_jax.model.attention import attend, cached_attention
 from igpt_jax.model.rotary import rotate
 from igpt_jax.model.transformer import ACTIVATIONS, NORM_EPSILON
 
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys and values, (b, h, s, k)
+Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys (b, h, k, s) and values (b, h, s, k)
+_POSITIONS = (3, 2)  # the axis of positions in either
 
 
 def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
-    """An empty cache for `length` positions: zeros (b, h, s, k) in the compute type, two a layer.
+    """An empty cache for `length` positions: zeros in the compute type.
 
     On a mesh every device keeps those of its images and heads.
     """
-    shape, axes = (batch, config.heads, length, config.head_dim), ("batch", "heads", None, None)
+    axes = ("batch", "heads", None, None)
 
-    def empty():
-        return nn.with_logical_constraint(jnp.zeros(shape, config.dtype), axes)
+    def empty(*shape):
+        return nn.with_logical_constraint(jnp.zeros((batch, config.heads, *shape), config.dtype), axes)
 
-    return tuple((empty(), empty()) for _ in range(config.layers))
+    return tuple((empty(config.head_dim, length), empty(length, config.head_dim)) for _ in range(config.layers))
+
+
+def grow_cache(cache: Cache, length: int) -> Cache:
+    """The same cache with room for `length` positions."""
+
+    def grow(x, axis):
+        return jnp.pad(x, [(0, length - size if i == axis else 0) for i, size in enumerate(x.shape)])
+
+    return tuple(tuple(map(grow, layer, _POSITIONS)) for layer in cache)
 
 
 def decoding_weights(config: ModelConfig, params: dict) -> dict:
@@ -70,31 +82,31 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
 
 
 def decode(
-    config: ModelConfig, weights: dict, previous_bt: jax.Array, position: jax.Array, cache: Cache
+    config: ModelConfig, weights: dict, previous_bt: jax.Array, position_b: jax.Array, cache: Cache
 ) -> tuple[jax.Array, Cache]:
-    """Predicts t positions from `position` on, from a cache of all earlier ones.
+    """Predicts t positions of each image, from its own position on, from a cache of all earlier ones.
 
-    One position a call decodes; a whole prefix in one call fills the cache.
+    One position a call decodes; a few at once check guesses of them; a whole prefix in one call fills the cache.
 
     Args:
       weights: from `decoding_weights`.
-      previous_bt: (b, t) the tokens at `position - 1`..; the first is ignored at position 0, where the start vector
+      previous_bt: (b, t) the tokens at `position_b - 1`..; the first is ignored at position 0, where the start vector
         stands.
-      position: scalar integer, shared by the batch.
-      cache: from `init_cache`, filled by the calls for positions 0..position-1.
+      position_b: (b,) integers; all 0 where the cache has room for just t positions.
+      cache: from `init_cache`, filled by the calls for earlier positions; what it holds of later ones is overwritten.
     Returns:
       Logits (b, t, v) float32, and the cache with these positions' keys and values in it.
     """
     b, t = previous_bt.shape
-    position_t = position + jnp.arange(t)
+    position_bt = position_b[:, None] + jnp.arange(t)[None]
     embedded_btd = weights["token_embedding"][previous_bt]
-    embedded_btd = jnp.where((position_t == 0)[None, :, None], weights["sos"][None, None], embedded_btd)
+    embedded_btd = jnp.where((position_bt == 0)[:, :, None], weights["sos"][None, None], embedded_btd)
     if config.positions == "learned":
-        embedded_btd += weights["position_embedding"][position_t][None]
+        embedded_btd += weights["position_embedding"][position_bt]
     h_nd, filled_cache = embedded_btd.astype(config.dtype).reshape(b * t, -1), []
     for block, layer_cache in zip(weights["blocks"], cache, strict=True):
         n_nd = _norm(block["attention_norm"], h_nd)
-        mixed_nd, layer_cache = _attention(config, block, n_nd, t, position, layer_cache)
+        mixed_nd, layer_cache = _attention(config, block, n_nd, t, position_b, layer_cache)
         h_nd += mixed_nd
         n_nd = _norm(block["mlp_norm"], h_nd)
         h_nd += _mlp(config, block, n_nd)
@@ -104,21 +116,24 @@ def decode(
     return logits_nv.reshape(b, t, -1), tuple(filled_cache)
 
 
-def _attention(config, block, n_nd, t, position, cache):
+def _attention(config, block, n_nd, t, position_b, cache):
     """Writes the keys and values of t positions into the cache, then attends to it."""
     qkv_bt3hk = _linear(block["qkv"], n_nd).reshape(-1, t, 3, config.heads, config.head_dim)
-    qkv = [qkv_bt3hk[:, :, i] for i in range(3)]
-    qkv[:2] = _placed(config, block["attention"], *qkv[:2], (position + jnp.arange(t))[None])
-    q_bhtk, *new = (x_bthk.transpose(0, 2, 1, 3) for x_bthk in qkv)
-    if cache[0].shape[2] == t:  # there are no older positions
-        cache, mixed_bthk = tuple(new), attend(*qkv, causal=True, backend=config.attention)
+    q_bthk, k_bthk, v_bthk = (qkv_bt3hk[:, :, i] for i in range(3))
+    q_bthk, k_bthk = _placed(config, block["attention"], q_bthk, k_bthk, position_b[:, None] + jnp.arange(t)[None])
+    new = k_bthk.transpose(0, 2, 3, 1), v_bthk.transpose(0, 2, 1, 3)
+    if cache[0].shape[_POSITIONS[0]] == t:  # there are no older positions
+        cache, mixed_bthk = new, attend(q_bthk, k_bthk, v_bthk, causal=True, backend=config.attention)
     else:
-        cache = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old_bhsk, new_bhtk, position, axis=2)
-            for old_bhsk, new_bhtk in zip(cache, new, strict=True)
-        )
-        mixed_bthk = cached_attention(q_bhtk * config.head_dim**-0.5, *cache, position).transpose(0, 2, 1, 3)
+        cache = tuple(map(functools.partial(_write, position_b), cache, new, _POSITIONS))
+        q_bhtk = q_bthk.transpose(0, 2, 1, 3) * config.head_dim**-0.5
+        mixed_bthk = cached_attention(q_bhtk, *cache, position_b).transpose(0, 2, 1, 3)
     return _linear(block["out"], mixed_bthk.reshape(n_nd.shape)), cache
+
+
+def _write(position_b, old, new, axis):
+    """Puts new positions into the cache, from each image's own on."""
+    return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1))(old, new, position_b)
 
 
 def _placed(config, weights, q_bthk, k_bthk, position_bt):

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
@@ -53,6 +54,9 @@ class ImageGPT(nn.Module):
           mask: (b, t) bool, True = hidden; "bert" models only.
         Returns:
           Logits, (b, t, v) float32.
+        Raises:
+          InputError: another shape or dtype; a token outside [0, v).  Under jit the values of tokens are not known, and
+            one outside the range is taken for the nearest inside: check them before with `check_tokens`.
         """
         n_btd, _ = self.encode(tokens_bt, mask)
         return self._token_logits(n_btd)
@@ -89,12 +93,7 @@ class ImageGPT(nn.Module):
         return self.final_norm(h_btd), pooled_lbd
 
     def _run_blocks(self, tokens_bt, mask):
-        context = self.config.context
-        if tokens_bt.ndim != 2 or tokens_bt.shape[1] > context:
-            raise InputError(
-                f"tokens of shape {tokens_bt.shape} do not fit (batch, at most {context}); "
-                f"set model.resolution to the side of your images"
-            )
+        check_tokens(self.config, tokens_bt)
         if self.config.causal and mask is not None:
             raise InputError("an ar model takes no mask; use one trained with objective bert")
         embedded_btd = self.token_embedding_vd[tokens_bt]
@@ -113,6 +112,26 @@ class ImageGPT(nn.Module):
         b, t, d = n_btd.shape
         head_dv = self.token_head_dv.astype(self.config.dtype)
         return jnp.dot(n_btd.reshape(b * t, d), head_dv, preferred_element_type=jnp.float32).reshape(b, t, -1)
+
+
+def check_tokens(config: ModelConfig, tokens_bt: jax.Array | np.ndarray) -> None:
+    """Raises InputError unless tokens are integers (b, t) in [0, v), t at most the context; traced ones go unread."""
+    if tokens_bt.ndim != 2 or tokens_bt.shape[1] > config.context:
+        raise InputError(
+            f"tokens of shape {tokens_bt.shape} do not fit (batch, at most {config.context}); "
+            f"set model.resolution to the side of your images"
+        )
+    if not jnp.issubdtype(tokens_bt.dtype, jnp.integer):
+        raise InputError(f"tokens are {tokens_bt.dtype}; expected integers: encode images with the palette first")
+    if isinstance(tokens_bt, jax.core.Tracer) or not tokens_bt.size:
+        return
+    values_bt = np.asarray(tokens_bt)  # also inside of a trace, where it is a constant
+    lowest, highest = values_bt.min(), values_bt.max()
+    if lowest < 0 or highest >= config.vocabulary:
+        raise InputError(
+            f"tokens lie in [{lowest}, {highest}], but the model knows [0, {config.vocabulary - 1}]; "
+            "encode images with the palette that it was trained with"
+        )
 
 
 def count_parameters(config: ModelConfig) -> int:

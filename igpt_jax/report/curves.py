@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from igpt_jax.files import replacing
+from igpt_jax.files import make_directory, replacing
 
 INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
@@ -134,6 +134,6 @@ def _axes(title, x, y):
 
 
 def _save(figure, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)

@@ -3,12 +3,13 @@
 import pathlib
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from igpt_jax.data.palette import Palette
-from igpt_jax.files import replacing
+from igpt_jax.files import make_directory, replacing
 
 VISIBLE = 96  # pixels a side that an image is enlarged to, about
 GRAY = np.uint8(127)  # stands for what is hidden or not yet drawn
@@ -34,23 +35,47 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
 
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
     """Shows b images (b, r, r, 3) uint8 in a sheet about as wide as high, in their order, every pixel a square."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as partial:
         Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(partial)
 
 
-def save_drawing(path: pathlib.Path, images: np.ndarray, given: int, frames: int = 48) -> None:
-    """Animates the images as they were drawn, pixel by pixel in raster order after the `given` first ones: a GIF."""
+def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, frames: int = 48) -> None:
+    """Animates b images as they were drawn, a GIF; passes_bt (b, r*r) is the pass each pixel came in, 0 if given."""
     r = images.shape[1]
     pictures = []
-    for drawn in np.linspace(given, r * r, frames).astype(int):
-        hidden = (np.arange(r * r) >= drawn).reshape(1, r, r, 1)
+    for drawn in np.unique(np.linspace(0, passes_bt.max(), frames).astype(int)):
+        hidden = (passes_bt > drawn).reshape(-1, r, r, 1)
         picture = enlarge(tile(_square(np.where(hidden, GRAY, images))), r)
         pictures.append(Image.fromarray(picture).quantize(256))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durations = [80] * (frames - 1) + [2000]  # ms
+    make_directory(path.parent)
+    durations = [80] * (len(pictures) - 1) + [2000]  # ms
     with replacing(path) as partial:
         pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+
+def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -> None:
+    """Shows b images (b, r, r, 3) above maps of how many pixels the pass drew in which each of theirs came.
+
+    passes_bt (b, r*r) is that pass, 0 if the pixel was given: gray in the map.
+    """
+    b, r = images.shape[:2]
+    counts_bt = np.stack([np.bincount(passes_t)[passes_t] for passes_t in passes_bt])
+    maps = np.ma.masked_array(counts_bt, passes_bt == 0).reshape(b, r, r)
+    columns = min(b, 6)
+    rows = -(-b // columns)
+    figure = Figure(figsize=(1.5 * columns + 0.8, 3.0 * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    colors = mpl.colormaps["viridis"].with_extremes(bad="gray")
+    for i in range(b):
+        above, below = grid[2 * (i // columns) :, i % columns][:2]
+        above.imshow(images[i])
+        heat = below.imshow(maps[i], cmap=colors, vmin=1, vmax=max(2, maps.max()))
+        below.set_title(f"{(passes_bt[i] > 0).sum() / passes_bt[i].max():.2f} a pass", fontsize=8)
+    figure.colorbar(heat, ax=grid, label="pixels drawn in the same pass")
+    _save(figure, path)
 
 
 def plot_completions(
@@ -132,6 +157,6 @@ def _square(images):
 
 
 def _save(figure, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)

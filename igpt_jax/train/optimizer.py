@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from igpt_jax.config import OptimizerConfig
-from igpt_jax.errors import InputError
 from igpt_jax.model.flops import NEWTON_SCHULZ_ITERATIONS
 
 
@@ -19,14 +18,9 @@ def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epo
     "cosine" falls to 0 at `steps` (paper, section 3.4).  "constant" stays.  "wsd" stays, and falls linearly to 0 over
     the last `decay_fraction` of the steps.
 
-    Raises InputError where the warm-up is not shorter than the run, or than its part before the decay.
+    A warm-up of more than a quarter of the steps is shortened to that, so that short runs learn too.
     """
-    warmup, peak = round(config.warmup_epochs * steps_per_epoch), config.learning_rate
-    if warmup >= steps:
-        raise InputError(
-            f"the warm-up of {config.warmup_epochs:g} epochs is {warmup} steps, but the run has {steps}; "
-            f"lower optimizer.warmup_epochs or raise steps"
-        )
+    warmup, peak = warmup_steps(config, steps=steps, steps_per_epoch=steps_per_epoch), config.learning_rate
     if config.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
             init_value=0.0, peak_value=peak, warmup_steps=warmup, decay_steps=steps
@@ -34,14 +28,14 @@ def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epo
     rise, stay = optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)
     if config.schedule == "constant":
         return optax.join_schedules([rise, stay], [warmup])
-    decay = max(1, round(config.decay_fraction * steps))
-    if warmup > steps - decay:
-        raise InputError(
-            f"the warm-up of {config.warmup_epochs:g} epochs is {warmup} steps, but the decay begins after "
-            f"{steps - decay}; lower optimizer.warmup_epochs or optimizer.decay_fraction, or raise steps"
-        )
+    decay = max(1, min(round(config.decay_fraction * steps), steps - warmup))
     fall = optax.linear_schedule(peak, 0.0, decay)
     return optax.join_schedules([rise, stay, fall], [warmup, steps - decay])
+
+
+def warmup_steps(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> int:
+    """`warmup_epochs` in steps, but at most a quarter of the run."""
+    return min(round(config.warmup_epochs * steps_per_epoch), steps // 4)
 
 
 def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax.GradientTransformation:

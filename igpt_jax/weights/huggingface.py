@@ -13,14 +13,13 @@ import re
 import struct
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_architecture, resolution_of
-from igpt_jax.weights.pickles import read_pickle
+from igpt_jax.weights.layout import BIASES, Layout, Part, check_architecture, resolution_of
 from igpt_jax.weights.stream import Weights, progress
+from igpt_jax.weights.tensor_files import open_tensors
 
 SCOPE, UNSCOPED = "transformer.", ("lm_head.", "score.")
 LARGEST = 2**20  # of any size in a config
@@ -48,7 +47,7 @@ def read(path: pathlib.Path) -> Weights:
     Raises:
       InputError: another architecture, or files that are incomplete, damaged, or do not fit the config.
     """
-    values, stored = _read_json(path / "config.json"), _open_tensors(path)
+    values, stored = _read_json(path / "config.json"), _open_model(path)
     config = _config(values, stored, path)
     layout = Layout(config, format="huggingface")
     layout.check(stored, path)
@@ -115,7 +114,7 @@ def _config(values, stored, path):
     )
 
 
-def _open_tensors(path):
+def _open_model(path):
     found = next((path / name for name in FILES if (path / name).exists()), None)
     if found is None:
         raise InputError(f"{path} has config.json but no weights; expected {' or '.join(FILES)}")
@@ -128,23 +127,10 @@ def _open_tensors(path):
         files = [path / name for name in sorted(set(names))]
     stored = {}
     for file in files:
-        stored |= _open_file(file)
+        if not file.exists():
+            raise InputError(f"{file} is missing, and the index names it; download it")
+        stored |= open_tensors(file)
     return {name.removeprefix(SCOPE): tensor for name, tensor in stored.items() if not _BUFFER.search(name)}
-
-
-def _open_file(path):
-    if not path.exists():
-        raise InputError(f"{path} is missing, and the index names it; download it")
-    if path.suffix == ".bin":
-        return read_pickle(path)
-    try:
-        file = safe_open(path, framework="numpy")
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged or cut short ({error}); download it again") from error
-    return {
-        name: Stored(tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name))
-        for name in file.keys()  # noqa: SIM118 - not a dict
-    }
 
 
 def _palette(path):

@@ -12,7 +12,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_model, make_mesh
 from igpt_jax.weights import huggingface, openai, workdir
-from igpt_jax.weights.stream import Weights
+from igpt_jax.weights.stream import Weights, check_finite
 
 FORMATS = {"igpt": workdir, "huggingface": huggingface, "openai": openai}
 
@@ -51,7 +51,8 @@ def load(
     Returns:
       The module, its parameters (float32), and the palette that its tokens are made with.
     Raises:
-      InputError: nothing is there, the files are incomplete or damaged, or they hold another model than asked for.
+      InputError: nothing is there, the files are incomplete or damaged, hold NaN or infinity, or another model than
+        asked for.
     """
     weights = open_weights(path, palette)
     if objective not in (None, weights.config.objective):
@@ -62,6 +63,7 @@ def load(
     model, mesh = ImageGPT(weights.config), mesh or make_mesh(ParallelConfig())
     check_model(weights.config, mesh)
     params = weights.place(mesh)
+    check_finite(params, path)
     return model, params, weights.palette or MissingPalette(pathlib.Path(path))
 
 

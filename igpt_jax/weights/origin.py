@@ -8,7 +8,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.train.state import abstract_params, init_params
 from igpt_jax.weights.load import open_weights
-from igpt_jax.weights.stream import Weights
+from igpt_jax.weights.stream import Weights, check_finite
 
 SAME = (
     *("objective", "layers", "width", "heads", "vocabulary", "use_bias", "tied_head"),
@@ -41,6 +41,7 @@ def first_params(origin: Weights, config: ModelConfig, mesh: Mesh, seed: int) ->
     seed: of the fresh ones, where they are not zero.
     """
     model, placed = ImageGPT(config), origin.place(mesh)
+    check_finite(placed, "initialise_from")
     placed.pop("class_head", None)  # of other classes
     like = abstract_params(model, mesh)
     if config.positions == "learned" and origin.config.resolution != config.resolution:

@@ -6,6 +6,7 @@ each an inert stand-in, and refuses every other. Tensors are views of the mapped
 
 import collections
 import functools
+import os
 import pathlib
 import pickle
 import struct
@@ -25,7 +26,13 @@ STORAGES = {
     "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
+    "LongStorage": np.dtype("<i8"),
 }
+_OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that old files begin with, pickled
+_DAMAGE = (
+    *(zipfile.BadZipFile, pickle.UnpicklingError, struct.error),
+    *(EOFError, LookupError, TypeError, ValueError),
+)
 REMEDY = "convert it on a machine with torch: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
 
 
@@ -43,44 +50,81 @@ class _Tensor(NamedTuple):
 
 
 def read_pickle(path: pathlib.Path) -> dict[str, Stored]:
-    """Lists the tensors of a state dict that torch 1.6 or later saved: float16, bfloat16, float32 or float64.
+    """Lists the tensors of a state dict that torch saved, in its zip format or in the older one.
 
     Raises:
-      InputError: the pickle names anything but tensors and dicts, or the file is damaged or of the older format.
+      InputError: the pickle names anything but tensors and dicts, or the file is damaged.
     """
     with path.open("rb") as file:
-        start = file.read(4)
-    if not start.startswith(b"PK"):
-        raise InputError(f"{path} is not a zip file, as torch.save writes since 1.6; {REMEDY}")
+        start = file.read(len(_OLD_MAGIC))
+    if start != _OLD_MAGIC and not start.startswith(b"PK"):
+        raise InputError(f"{path} is no file that torch.save wrote; {REMEDY}")
+    read = _read_old if start == _OLD_MAGIC else _read_zip
     try:
-        with zipfile.ZipFile(path) as archive:
-            (root,) = (name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl"))
-            tensors = _Unpickler(archive.open(f"{root}data.pkl")).load()
-            records = {info.filename.removeprefix(f"{root}data/"): info for info in archive.infolist()}
+        tensors, places = read(path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path} is damaged or cut short ({error}); download it again") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, _Tensor) for tensor in tensors.values()):
         raise InputError(f"{path} holds something other than a dict of tensors; save model.state_dict()")
-    return {name: Stored(x.shape, functools.partial(_view, path, records, x)) for name, x in tensors.items()}
+    return {name: Stored(x.shape, functools.partial(_view, path, places, x)) for name, x in tensors.items()}
+
+
+def _read_zip(path):
+    """The unpickled state dict, and where every storage lies: first byte and number of bytes."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        (root,) = (name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl"))
+        tensors = _Unpickler(archive.open(f"{root}data.pkl")).load()
+        places = {}
+        for info in archive.infolist():
+            if info.compress_type == zipfile.ZIP_STORED:
+                file.seek(info.header_offset + 26)
+                name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+                start = info.header_offset + 30 + name_bytes + extra_bytes
+                places[info.filename.removeprefix(f"{root}data/")] = start, info.file_size
+    return tensors, places
+
+
+def _read_old(path):
+    """The same of the format before torch 1.6: pickles, then every storage's length and its elements."""
+    with path.open("rb") as file:
+        for _ in ("magic number", "version", "the writer's machine"):
+            _Unpickler(file).load()
+        unpickler = _Unpickler(file)
+        tensors = unpickler.load()
+        places = {}
+        for key in _Unpickler(file).load():
+            (elements,) = struct.unpack("<q", file.read(8))
+            size = elements * unpickler.storages[key].dtype.itemsize
+            places[key] = file.tell(), size
+            file.seek(size, os.SEEK_CUR)
+        if file.tell() > path.stat().st_size:
+            raise ValueError("its end is missing")
+    return tensors, places
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file):
+        super().__init__(file)
+        self.storages = {}
+
     def find_class(self, module, name):
         if module == "torch" and name in STORAGES:
             return name
         known = {
             ("collections", "OrderedDict"): collections.OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
         }
         if (module, name) not in known:
             raise InputError(f"the pickle asks for {module}.{name}, which is no part of a tensor; nothing was executed")
         return known[module, name]
 
     def persistent_load(self, saved):
-        _, storage, key, _, size = saved
-        return _Storage(key, STORAGES[storage], size)
+        _, storage, key, _, size, *_ = saved
+        self.storages[key] = _Storage(key, STORAGES[storage], size)
+        return self.storages[key]
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
@@ -89,24 +133,25 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _view(path, records, tensor):
+def _rebuild_parameter(tensor, *_):
+    """A torch.nn.Parameter is its tensor, with a flag and hooks that do not matter here."""
+    if not isinstance(tensor, _Tensor):
+        raise TypeError("a parameter that is no tensor")
+    return tensor
+
+
+def _view(path, places, tensor):
     """The tensor as a view of the mapped file."""
     storage, itemsize = tensor.storage, tensor.storage.dtype.itemsize
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    record = records.get(storage.key)
+    start, size = places.get(storage.key, (0, -1))
     sound = (
-        record is not None
-        and record.compress_type == zipfile.ZIP_STORED
-        and record.file_size == storage.size * itemsize
+        size == storage.size * itemsize
         and min(tensor.offset, *tensor.shape, *tensor.strides, 0) == 0
         and last < storage.size
     )
     if not sound:
         raise InputError(f"{path}: a tensor of shape {tensor.shape} lies outside its storage; download the file again")
-    with path.open("rb") as file:
-        file.seek(record.header_offset + 26)
-        name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
-    start = record.header_offset + 30 + name_bytes + extra_bytes
     flat = np.memmap(path, storage.dtype, "r", offset=start, shape=(storage.size,))
     strides = tuple(stride * itemsize for stride in tensor.strides)
     return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)

@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
+from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.train.state import abstract_params
 from igpt_jax.weights.layout import Part
@@ -55,6 +57,22 @@ class Weights:
         else:
             array = self.read(Part(path, None))
         return jax.make_array_from_callback(like.shape, like.sharding, array.__getitem__)
+
+
+def check_finite(params: dict, path: object) -> None:
+    """Raises InputError where parameters hold NaN or infinity, with their names and how many there are."""
+    count = jax.jit(lambda params: jax.tree.map(lambda x: (~jnp.isfinite(x)).sum(), params))
+    broken = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): int(number)
+        for keys, number in jax.tree.leaves_with_path(jax.device_get(count(params)))
+        if number
+    }
+    if broken:
+        named = ", ".join(f"{name} ({number:,} values)" for name, number in list(broken.items())[:8])
+        raise InputError(
+            f"{path} holds NaN or infinity in {len(broken)} tensors: {named}; take an earlier checkpoint, or download "
+            "it again"
+        )
 
 
 def progress(tensors):

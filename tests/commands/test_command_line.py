@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 
@@ -92,6 +94,17 @@ def test_sample_writes_images_a_grid_and_the_tokens(workdir, tmp_path):
     assert (tmp_path / "grid.png").exists()
 
 
+def test_a_window_draws_the_same_images_and_says_how_many_tokens_a_pass(workdir, tmp_path, capsys):
+    tokens, paces = [], []
+    for window in ("1", "4", "auto"):
+        assert igpt("sample", f"--workdir={workdir}", "--n=4", f"--window={window}", f"--out={tmp_path / window}") == 0
+        tokens.append(np.load(tmp_path / window / "samples.npz")["tokens"])
+        paces.append(float(re.search(r"4 images, ([0-9.]+) tokens a pass", capsys.readouterr().out)[1]))
+    np.testing.assert_array_equal(tokens[0], tokens[1])
+    np.testing.assert_array_equal(tokens[0], tokens[2])
+    assert paces[0] == 1 < paces[1] < 4
+
+
 def test_an_image_is_completed_from_any_number_of_given_pixels(workdir, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 24), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
@@ -106,8 +119,9 @@ def test_an_image_is_completed_from_any_number_of_given_pixels(workdir, tmp_path
     with Image.open(out / "00000_2.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), palette.decode(written["tokens"][0])[2])
     with Image.open(out / "drawing.gif") as animation:
-        assert animation.n_frames > 20
+        assert animation.n_frames == 1 + min(47, written["passes"].max())
     assert (out / "sheet.png").exists()
+    assert (out / "passes.png").exists()
 
 
 def test_score_writes_the_likelihood_of_every_pixel(workdir, tmp_path):
@@ -130,6 +144,46 @@ def test_quality_compares_samples_and_held_out_images_with_the_training_images(w
     assert all(divergence["samples"][name] > divergence["held_out"][name] for name in divergence["samples"])
     assert sum(found["labels"]["shares"]["samples"]) == pytest.approx(1)
     assert (tmp_path / "neighbours.png").exists()
+
+
+def test_a_run_is_measured_with_some_options_of_its_config_overridden(workdir, tmp_path, capsys):
+    shutil.copytree(workdir, tmp_path / "run")
+    run = f"--workdir={tmp_path / 'run'}"
+    assert igpt("evaluate", run, "--report=False", "--config.evaluate.probe.layers=(1,)") == 0
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["probe"]["layer_numbers"] == [1]
+    capsys.readouterr()
+    assert igpt("evaluate", run, "--config.model.width=16") == 2
+    assert "was made with model.width=" in capsys.readouterr().err
+    assert igpt("train", f"--config={CONFIG}", *SMALL, run, "--config.steps=7") == 2
+    assert "with --config.initialise_from=WORKDIR, which takes the weights" in capsys.readouterr().err
+
+
+def test_quality_measures_distances_in_the_features_of_a_network(workdir, tmp_path):
+    features = [f"--features={workdir}", "--metrics=fid,kid,prdc", f"--out={tmp_path}"]
+    statistics = tmp_path / "training.npz"
+    assert igpt("quality", f"--workdir={workdir}", "--n=30", *features, f"--save_statistics={statistics}") == 0
+    found = json.loads((tmp_path / "quality.json").read_text())["features"]
+    assert "igpt_jax run" in found["network"]
+    assert found["reference_images"] > 1000
+    assert found["samples"]["fid"] > found["held_out"]["fid"] > 0
+    assert found["samples"]["kid"] > found["held_out"]["kid"]
+    assert found["samples"]["coverage"] < found["held_out"]["coverage"]
+
+    # A folder of pictures and the same pictures as an array are equal sets, whose distance is 0.
+    images = np.random.default_rng(0).integers(0, 256, (12, 12, 12, 3)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", arr_0=images)
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i:02d}.png")
+    sets = [f"--samples={tmp_path / 'pictures'}", f"--reference={tmp_path / 'images.npz'}", "--neighbors=3"]
+    assert igpt("quality", *sets, *features) == 0
+    found = json.loads((tmp_path / "quality.json").read_text())["features"]
+    assert abs(found["samples"]["fid"]) < 1e-6
+    assert found["samples"]["precision"] == found["samples"]["recall"] == found["samples"]["coverage"] == 1
+
+    against_file = [f"--samples={tmp_path / 'pictures'}", f"--reference={statistics}", *features]
+    assert igpt("quality", *against_file) == 2  # no single images in it
+    assert igpt("quality", *against_file, "--metrics=fid") == 0
 
 
 def test_probes_together_under_masks_and_of_few_labels_are_measured_and_followed(bert):
@@ -176,6 +230,8 @@ def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, c
         (["sample", "--top_k=17"], "top_k=17 exceeds the 16 colours"),
         (["sample", "--top_p=0"], "top_p=0.0 must lie in (0, 1]; 1 keeps all colours"),
         (["sample", "--n=0"], "--n=0 must be at least 1"),
+        (["sample", "--window=0"], "--window=0 is no number of positions; give 1 (one by one) or more, or auto"),
+        (["complete", "--window=wide"], "--window=wide is no number of positions"),
         (["sample", "--weights=w"], "give either --workdir=DIR or --weights=PATH"),
         (["sample", "--dtype=int8"], "model.dtype='int8' is not known"),
         (["complete", "--rows=12"], "144 pixels are given of 144 (12 rows of 12); give 1 to 11 rows"),
@@ -220,7 +276,7 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["train", "--workdir=x"], "--config=FILE is missing"),
         (["train", f"--config={CONFIG}"], "--workdir=DIR is missing"),
         (["train", "--config=nowhere.py", "--workdir=x"], "nowhere.py"),
-        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.widht=3"], 'mean "width"'),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.widht=3"], "did you mean model.width?"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.width=wide"], "config.model.width=wide"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.width=11"], "width=11 is not divisible"),
         (["train", f"--config={CONFIG}:abc", "--workdir=x"], "get_config"),
@@ -231,11 +287,21 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.vocabulary=99"], "17 distinct colours"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.resolution=7"], "resolution=7 is smaller"),
         (
-            ["train", f"--config={CONFIG}", "--workdir=x", "--config.data.name=photos", "--config.evaluate.views=2"],
-            "image of data.name=photos looks the same every time; set evaluate.views=1",
+            [
+                "train",
+                f"--config={CONFIG}",
+                "--workdir=x",
+                "--config.data.augmentation=none",
+                "--config.evaluate.views=2",
+            ],
+            "image of data.name=digits looks the same every time; set evaluate.views=1",
         ),
-        (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps=9"], "warm-up of 1 epochs is 45 steps"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.batch_size=20"], "batch_size=20 is not"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.layrs=9"], "did you mean model.layers?"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.lr=9"], "the config has no key lr; there is seed"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps.x=9"], "the config has no key steps.x"),
+        (["train", f"--config={CONFIG}x", "--workdir=x"], "there is no config file"),
+        (["train", f"--config={CONFIG}", f"--workdir={CONFIG}/x"], "cannot make the directory"),
         (["evaluate", "--workdir=nowhere"], "nowhere is not a work dir"),
         (["sample", "--workdir=nowhere", "--out=x"], "no checkpoint in"),
         (["sample", "--weights=nowhere"], "--out=DIR is missing"),

@@ -19,7 +19,9 @@ def igpt(*arguments):
 
 def test_a_palette_and_its_picture_from_a_source_by_name(tmp_path, capsys):
     out = tmp_path / "colors" / "photos.npy"
-    assert igpt("palette", "--source=photos", "--size=24", "--pixels=20000", "--resolution=32", f"--out={out}") == 0
+    assert (
+        igpt("palette", "--source=photographs", "--size=24", "--pixels=20000", "--resolution=32", f"--out={out}") == 0
+    )
     palette = ig.Palette.load(out)
     assert len(palette) == 24
     words = capsys.readouterr().out
@@ -56,9 +58,9 @@ def test_all_pixels_are_counted_once_where_there_are_no_more():
 
 
 def test_a_sample_is_spread_over_the_images():
-    config = DataConfig(name="photos")
+    config = DataConfig(name="photographs")
     _, counts = count_colors(load_source(config, "train"), augmentations(config, 32)[1], pixels=100_000, seed=1)
-    assert 100_000 <= counts.sum() <= 100_000 + 1450  # 69 of each of 1,450 images
+    assert counts.sum() == 64 * 1563  # of 4,096 images
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,11 @@ def test_a_sample_is_spread_over_the_images():
     [
         (["palette"], "--source=None names no images; give digits"),
         (["tokens", "--source=tokens:x", "--palette=p.npy", "--out=x"], "--source=tokens:x names no images"),
-        (["palette", "--source=photos", "--size=1"], "--size=1 must lie in 2 to 65536"),
-        (["palette", "--source=photos", "--out=palette.txt"], "must end in .npy"),
-        (["palette", "--source=photos", "--filter=box"], "data.filter='box' is not known"),
-        (["tokens", "--source=photos", "--out=x"], "--palette=PATH is missing"),
-        (["tokens", "--source=photos", "--palette=none.npy", "--out=x"], "no palette at none.npy"),
+        (["palette", "--source=photographs", "--size=1"], "--size=1 must lie in 2 to 65536"),
+        (["palette", "--source=photographs", "--out=palette.txt"], "must end in .npy"),
+        (["palette", "--source=photographs", "--filter=box"], "data.filter='box' is not known"),
+        (["tokens", "--source=photographs", "--out=x"], "--palette=PATH is missing"),
+        (["tokens", "--source=photographs", "--palette=none.npy", "--out=x"], "no palette at none.npy"),
     ],
 )
 def test_flags_that_cannot_work_are_refused_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):

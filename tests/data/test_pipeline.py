@@ -13,7 +13,7 @@ from igpt_jax.errors import InputError
 
 PALETTE = Palette(np.linspace(-1, 1, 16)[:, None].repeat(3, axis=1))
 TRAIN, TEST = augmentations(DataConfig(name="digits"), 12)
-FLIP, IDENTITY = augmentations(DataConfig(name="photos"), 8)
+FLIP, IDENTITY = augmentations(DataConfig(name="digits", augmentation="flip"), 8)
 IMAGES = 10
 
 

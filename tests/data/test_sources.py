@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, load_sample_images
+from sklearn.datasets import load_digits
 
 from igpt_jax.config import DataConfig
-from igpt_jax.data.prepared import EMBEDDED
+from igpt_jax.data.builders import Digits
 from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 
@@ -15,7 +15,7 @@ def directory(tmp_path_factory):
 
 def rows(directory, split):
     """Each record's place in scikit-learn's arrays."""
-    builder = EMBEDDED["digits"](data_dir=directory, file_format="array_record")
+    builder = Digits(data_dir=directory, file_format="array_record")
     return np.array([record["index"] for record in builder.as_data_source(split)])
 
 
@@ -42,17 +42,6 @@ def test_a_source_has_the_promised_types(directory):
     assert source.classes == 10
 
 
-def test_photos_are_crops_of_disjoint_regions(directory):
-    china, flower = load_sample_images().images
-    train, test = (load_source(DataConfig(name="photos", directory=directory), split) for split in ("train", "test"))
-    assert (len(train), len(test), train.classes) == (1450, 130, 2)
-    np.testing.assert_array_equal(train.images[0], china[:32, :32])
-    np.testing.assert_array_equal(train.images[28], china[:32, 448:480])  # the last of the first row
-    np.testing.assert_array_equal(test.images[0], china[:32, 480:512])
-    np.testing.assert_array_equal(train.images[725], flower[:32, :32])
-    np.testing.assert_array_equal(np.bincount(test.labels), [65, 65])
-
-
 def test_a_prepared_source_is_only_read_and_nothing_is_printed(directory, capfd):
     first = load_source(DataConfig(name="digits", directory=directory), "train")
     capfd.readouterr()
@@ -69,7 +58,8 @@ def test_preparing_prints_nothing(tmp_path, capfd):
 
 def test_unknown_names_and_places_are_refused(directory, tmp_path):
     with pytest.raises(
-        InputError, match=r"data\.name='mnost' is not a source; choose digits, photos, a TFDS image set"
+        InputError,
+        match=r"data\.name='mnost' is not a source; choose digits, emoji, photographs, blended_digits, a TFDS",
     ):
         load_source(DataConfig(name="mnost", directory=directory), "train")
     with pytest.raises(InputError, match="split 'dev' is not known; choose one of train, validation, test"):

@@ -36,37 +36,41 @@ def palette_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, palette_file):
-    directory = tmp_path_factory.mktemp("tokens") / "photos"
+    directory = tmp_path_factory.mktemp("tokens") / "digits"
     arguments = [f"--palette={palette_file}", "--resolution=16", "--crops=2", "--augmentation=crop", "--seed=4"]
-    assert igpt("tokens", "--source=photos", f"--out={directory}", *arguments) == 0
+    assert igpt("tokens", "--source=digits", f"--out={directory}", *arguments) == 0
     return directory
 
 
 def test_written_tokens_read_back_as_what_the_pipeline_makes(written):
-    config = DataConfig(name="photos", augmentation="crop")
+    config = DataConfig(name="digits", augmentation="crop")
     crop, central = augmentations(config, 16)
     for split, augmentation, options in (("train", crop, {"epochs": 2, "seed": 4}), ("test", central, {})):
         tokens, labels, source = tokens_of(written, split, 16)
         made = list(examples(load_source(config, split), PALETTE, augmentation, batch_size=100, **options))
         np.testing.assert_array_equal(tokens, np.concatenate([batch["tokens"] for batch in made]))
         np.testing.assert_array_equal(labels, np.concatenate([batch["label"] for batch in made]))
-        assert source.classes == 2
+        assert source.classes == 10
         assert source.palette == PALETTE
     train = tokens_of(written, "train", 16)[0]
-    assert np.any(train[:1450] != train[1450:])  # the second crop is another
+    assert np.any(train[:1293] != train[1293:])  # the second crop is another
 
 
 def test_the_manifest_says_what_made_the_tokens(written):
     manifest = json.loads((written / "manifest.json").read_text())
     assert {name: manifest[name] for name in ("source", "resolution", "filter", "palette", "crops", "seed")} == {
-        "source": "photos",
+        "source": "digits",
         "resolution": 16,
         "filter": "area",
         "palette": PALETTE.hash,
         "crops": 2,
         "seed": 4,
     }
-    assert {name: split["images"] for name, split in manifest["splits"].items()} == {"train": 2900, "test": 130}
+    assert {name: split["images"] for name, split in manifest["splits"].items()} == {
+        "train": 2586,
+        "validation": 144,
+        "test": 360,
+    }
 
 
 def test_training_batches_of_tokens_are_functions_of_seed_and_step(written):
@@ -85,7 +89,13 @@ def test_an_interrupted_writing_goes_on_after_the_last_whole_shard(written, pale
     from igpt_jax.data import token_files
 
     monkeypatch.setattr(token_files, "_SHARD", 512)
-    arguments = ["tokens", "--source=photos", f"--palette={palette_file}", "--resolution=16", f"--out={tmp_path / 'a'}"]
+    arguments = [
+        "tokens",
+        "--source=digits",
+        f"--palette={palette_file}",
+        "--resolution=16",
+        f"--out={tmp_path / 'a'}",
+    ]
     arguments += ["--crops=2", "--augmentation=crop"]
     assert igpt(*arguments, "--seed=4") == 0
     expected = tokens_of(written, "train", 16)[0]

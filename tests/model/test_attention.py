@@ -50,8 +50,9 @@ def test_blockwise_keeps_bfloat16_and_stays_near_float32():
 def test_cached_attention_ignores_the_cache_beyond_its_position():
     q, k, v = arrays(12)
     full = attend(q, k, v, causal=True, backend="plain")
-    poisoned = [x.at[:, 10:].set(1e3).transpose(0, 2, 1, 3) for x in (k, v)]
-    new = cached_attention(q[:, 7:10].transpose(0, 2, 1, 3) * 8**-0.5, *poisoned, 7)
+    k, v = (x.at[:, 10:].set(1e3) for x in (k, v))
+    q_bhtk, k_bhks, v_bhsk = q[:, 7:10].transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+    new = cached_attention(q_bhtk * 8**-0.5, k_bhks, v_bhsk, jnp.full(len(q), 7))
     np.testing.assert_allclose(new.transpose(0, 2, 1, 3), full[:, 7:10], atol=1e-5)
 
 

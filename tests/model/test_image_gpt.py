@@ -136,7 +136,7 @@ def test_a_tied_head_is_the_embedding_and_decodes_alike(objective):
     if objective == "ar":
         previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
         weights, cache = decoding_weights(config, params), init_cache(config, 2, config.context)
-        decoded_btv, _ = jax.jit(decode, static_argnums=0)(config, weights, previous_bt, 0, cache)
+        decoded_btv, _ = jax.jit(decode, static_argnums=0)(config, weights, previous_bt, jnp.zeros(2, int), cache)
         np.testing.assert_allclose(decoded_btv, logits_btv, atol=1e-4)
 
 
@@ -205,7 +205,8 @@ def decode_in_calls_of(positions, config, params, tokens_bt):
     previous_bt = jnp.pad(tokens_bt, ((0, 0), (1, 0)))[:, :-1]
     for start in range(0, config.context, positions):
         chunk_bt = previous_bt[:, start : start + positions]
-        step_btv, cache = jax.jit(decode, static_argnums=0)(config, weights, chunk_bt, start, cache)
+        position_b = jnp.full(2, start)
+        step_btv, cache = jax.jit(decode, static_argnums=0)(config, weights, chunk_bt, position_b, cache)
         logits.append(step_btv)
     return jnp.concatenate(logits, axis=1)
 
@@ -299,3 +300,14 @@ def test_bert_refuses_to_decode():
     config = dataclasses.replace(TINY, objective="bert")
     with pytest.raises(ig.InputError, match="cannot draw an image left to right; hide pixels and fill them"):
         decoding_weights(config, draw_params(config))
+
+
+def test_tokens_that_the_model_does_not_know_are_refused_outside_of_jit():
+    params, tokens_bt = draw_params(TINY), draw_tokens(TINY)
+    for wrong, message in (
+        (tokens_bt.at[0, 0].set(TINY.vocabulary), rf"but the model knows \[0, {TINY.vocabulary - 1}\]"),
+        (tokens_bt.at[0, 0].set(-1), r"tokens lie in \[-1, "),
+        (tokens_bt.astype(jnp.float32), "tokens are float32; expected integers"),
+    ):
+        with pytest.raises(ig.InputError, match=message):
+            ig.ImageGPT(TINY).apply({"params": params}, wrong)

@@ -66,7 +66,7 @@ def run(directory, mesh):
             mesh=mesh,
         )
     features_lbd, labels_b = split_features(MODEL, state.params, examples, mesh)
-    samples_bt = sample(MODEL, state.params, image_keys(0, 3), np.zeros((3, 0), np.int32))
+    samples_bt = sample(MODEL, state.params, image_keys(0, 3), np.zeros((3, 0), np.int32)).tokens
     leaves = jax.tree.leaves_with_path(processes.fetch(state))
     return {jax.tree_util.keystr(keys): leaf for keys, leaf in leaves} | {
         "evaluations": np.array(evaluations),

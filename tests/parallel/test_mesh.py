@@ -61,7 +61,9 @@ def test_a_mesh_trains_evaluates_and_samples_as_one_device_does(data, model, one
     np.testing.assert_array_equal(labels, np.concatenate([batch["label"] for batch in EXAMPLES]))
     np.testing.assert_allclose(features, expected, atol=1e-3)
     nothing = np.zeros((3, 0), np.int32)
-    samples = [sample(network, params, image_keys(0, 3), nothing) for params in (state.params, mesh_state.params)]
+    samples = [
+        sample(network, params, image_keys(0, 3), nothing).tokens for params in (state.params, mesh_state.params)
+    ]
     np.testing.assert_array_equal(*samples)
 
 

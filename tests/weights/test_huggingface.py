@@ -70,7 +70,7 @@ def test_logits_gradients_and_greedy_samples_are_those_of_transformers(size, bia
     generated_bt = theirs.generate(
         with_start(np.pad(given_bt, ((0, 0), (0, 1))), colors), max_length=tokens_bt.shape[1] + 1, do_sample=False
     )
-    drawn_bt = sample(model, params, image_keys(0, batch), given_bt, Sampler(temperature=0))
+    drawn_bt = sample(model, params, image_keys(0, batch), given_bt, Sampler(temperature=0)).tokens
     np.testing.assert_array_equal(generated_bt[:, 1:], drawn_bt)
 
     torch.nn.functional.cross_entropy(logits_btv.flatten(0, 1), torch.tensor(tokens_bt).long().flatten()).backward()

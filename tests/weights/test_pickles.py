@@ -103,12 +103,16 @@ def test_a_pickle_of_something_else_is_refused(program, tmp_path):
         read_pickle(tmp_path / "model.bin")
 
 
-def test_a_truncated_file_and_the_format_before_torch_1_6_are_refused(tmp_path):
-    path = tmp_path / "model.bin"
-    torch.save({"a": torch.ones(1000)}, path)
+@pytest.mark.parametrize("as_zip", [True, False])  # False: the format before torch 1.6
+def test_either_format_is_read_and_a_truncated_file_refused(as_zip, tmp_path):
+    path, tensors = tmp_path / "model.bin", {"a": torch.randn(40, 25).T, "n": torch.tensor(7)}
+    tensors["p"] = torch.nn.Parameter(torch.randn(3))
+    torch.save(tensors, path, _use_new_zipfile_serialization=as_zip)
+    for name, found in read_pickle(path).items():
+        np.testing.assert_array_equal(found.read(), tensors[name].detach().numpy())
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ig.InputError, match=r"damaged or cut short .* download it again"):
         read_pickle(path)
-    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ig.InputError, match=r"not a zip file, .* convert it on a machine with torch"):
+    path.write_bytes(b"no torch file")
+    with pytest.raises(ig.InputError, match=r"no file that torch.save wrote; convert it on a machine with torch"):
         read_pickle(path)

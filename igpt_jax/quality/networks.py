@@ -1,0 +1,107 @@
+"""The networks in whose features sets of images are compared."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+
+from igpt_jax.errors import InputError
+from igpt_jax.evaluate.features import image_features
+from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.quality.inception import SIDE, Inception, load_inception
+from igpt_jax.weights.load import load
+
+RESIZES = ("clean", "pytorch_fid")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNetwork:
+    """A network, named so that two results can be compared only if they may be.
+
+    Attributes:
+      name: its kind, a hash of its weights, and how images are made to fit it.
+      features: from images (b, h, w, 3) uint8 in 0..255 to (b, d) float32.
+    """
+
+    name: str
+    features: Callable[[np.ndarray], np.ndarray]
+
+
+def open_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: int) -> FeatureNetwork:
+    """A work dir gives its own network's features; any other path is a file of Inception's weights."""
+    if (path / "config.json").exists():
+        return _run_network(path, mesh, batch_size)
+    return inception_network(path, resize, mesh, batch_size)
+
+
+def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: int) -> FeatureNetwork:
+    """The features that FID is defined with.
+
+    resize: "clean" is antialiased bicubic, as clean-fid has it (Parmar et al., arXiv:2104.11222).  "pytorch_fid" is the
+    older bilinear one without antialiasing, of that package.
+    """
+    if resize not in RESIZES:
+        raise InputError(f"--resize={resize} is not known; choose one of {', '.join(RESIZES)}")
+    variables = load_inception(path)
+
+    @jax.jit
+    def features(batch):
+        return Inception().apply(variables, fit_to_inception(batch["images"], resize))[0]
+
+    def over_batches(images_bhwc):
+        batches = ({"images": images_bhwc[i : i + batch_size]} for i in range(0, len(images_bhwc), batch_size))
+        return np.concatenate(list(_shown(map_batches(features, batches, mesh), len(images_bhwc))))
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return FeatureNetwork(f"inception {digest}, resize {resize}", over_batches)
+
+
+def fit_to_inception(images_bhwc: jax.Array, resize: str) -> jax.Array:
+    """(b, h, w, 3) uint8 to (b, 299, 299, 3) float32 in about -1..1."""
+    shape = (len(images_bhwc), SIDE, SIDE, 3)
+    x_bhwc, precision = images_bhwc.astype(jnp.float32), jax.lax.Precision.HIGHEST
+    if resize == "clean":
+        x_bhwc = jax.image.resize(x_bhwc, shape, "cubic", antialias=True, precision=precision).clip(0, 255)
+        return (x_bhwc - 128) / 128  # as TensorFlow's graph does
+    return jax.image.resize(x_bhwc, shape, "linear", antialias=False, precision=precision) / 127.5 - 1
+
+
+def _run_network(workdir, mesh, batch_size):
+    """The pooled features of the layer that `evaluate` found best in a run; of the middle one where it has not."""
+    model, params, palette = load(workdir, mesh=mesh)
+    evaluation = workdir / "evaluation.json"
+    probe = json.loads(evaluation.read_text()).get("probe", {}) if evaluation.exists() else {}
+    layer, resolution = probe.get("best_layer", model.config.layers // 2), model.config.resolution
+    features_of = functools.partial(image_features, model, params)
+
+    def over_batches(images_bhwc):
+        if images_bhwc.shape[1:3] != (resolution, resolution):
+            raise InputError(
+                f"the images are {images_bhwc.shape[2]}x{images_bhwc.shape[1]}, but {workdir} reads "
+                f"{resolution}x{resolution}; resize them, or take another --features"
+            )
+        tokens_bt = palette.encode(images_bhwc)
+        batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
+        features = (x_bld[:, layer] for x_bld in map_batches(features_of, batches, mesh))
+        return np.concatenate(list(_shown(features, len(tokens_bt))))
+
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return FeatureNetwork(f"igpt_jax run {workdir.name}, layer {layer}, {digest.hexdigest()[:12]}", over_batches)
+
+
+def _shown(batches: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
+    """The batches, with a progress bar."""
+    with tqdm.tqdm(total=total, desc="features", unit="image", dynamic_ncols=True, disable=None) as bar:
+        for batch in batches:
+            bar.update(len(batch))
+            yield batch

@@ -1,0 +1,56 @@
+"""Mean and covariance of a set's features, and the file that keeps them."""
+
+import dataclasses
+import pathlib
+import zipfile
+
+import numpy as np
+
+from igpt_jax.errors import InputError
+from igpt_jax.files import replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What a Fréchet distance needs of a set of images.
+
+    Attributes:
+      mean_d, covariance_dd: float64; the covariance is the unbiased one.
+      images: how many there were; 0 where a file does not say.
+      network: which features these are, and how images were resized for them; "" where a file does not say.
+    """
+
+    mean_d: np.ndarray
+    covariance_dd: np.ndarray
+    images: int = 0
+    network: str = ""
+
+    @classmethod
+    def of(cls, features_bd: np.ndarray, network: str) -> "Statistics":
+        """Computes them in float64.  Raises InputError for fewer than two images."""
+        if len(features_bd) < 2:
+            raise InputError(f"{len(features_bd)} image has no covariance; give more")
+        features_bd = features_bd.astype(np.float64)
+        return cls(features_bd.mean(axis=0), np.cov(features_bd, rowvar=False), len(features_bd), network)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes `mu`, `sigma`, `images` and `network`; the first two are the names that pytorch-fid reads."""
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, mu=self.mean_d, sigma=self.covariance_dd, images=self.images, network=self.network)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Statistics":
+        """Reads what `save` wrote, and files of pytorch-fid and of OpenAI's reference batches.
+
+        Raises InputError where the file holds no such statistics.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                mean_d, covariance_dd = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
+                images = int(arrays["images"]) if "images" in arrays else 0
+                network = str(arrays["network"]) if "network" in arrays else ""
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} holds no statistics, mu and sigma ({error}); make them again") from error
+        if mean_d.ndim != 1 or covariance_dd.shape != mean_d.shape * 2:
+            raise InputError(f"{path}: mu and sigma have shapes {mean_d.shape} and {covariance_dd.shape}")
+        return cls(mean_d, covariance_dd, images, network)

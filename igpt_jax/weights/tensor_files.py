@@ -1,0 +1,31 @@
+"""Files of named tensors, whichever of two formats they have."""
+
+import functools
+import pathlib
+
+from safetensors import SafetensorError, safe_open
+
+from igpt_jax.errors import InputError
+from igpt_jax.weights.layout import Stored
+from igpt_jax.weights.pickles import read_pickle
+
+PICKLES = (".bin", ".pt", ".pth")  # what people call the files of torch.save
+
+
+def open_tensors(path: pathlib.Path) -> dict[str, Stored]:
+    """Lists the tensors of a safetensors file, or of a file that torch.save wrote, without executing it.
+
+    Raises InputError where the file is missing, damaged or no such file.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}; check the path")
+    if path.suffix in PICKLES:
+        return read_pickle(path)
+    try:
+        file = safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged or cut short ({error}); download it again") from error
+    return {
+        name: Stored(tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name))
+        for name in file.keys()  # noqa: SIM118 - not a dict
+    }
