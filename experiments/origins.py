@@ -24,7 +24,7 @@ def pretraining_of(given: dict) -> RunConfig:
         model=dataclasses.replace(SIZES[size], objective=objective, **computed),
         data=DataConfig(name=""),
         objective=ObjectiveConfig(objective),
-        optimizer=OptimizerConfig(learning_rates().get((size, resolution, objective), 1e-3)),
+        optimizer=OptimizerConfig(learning_rate=learning_rates().get((size, resolution, objective), 1e-3)),
     )
 
 

@@ -152,7 +152,7 @@ def test_a_run_is_measured_with_some_options_of_its_config_overridden(workdir, t
     assert igpt("evaluate", run, "--report=False", "--config.evaluate.probe.layers=(1,)") == 0
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["probe"]["layer_numbers"] == [1]
     capsys.readouterr()
-    assert igpt("evaluate", run, "--config.model.width=16") == 2
+    assert igpt("evaluate", run, "--config.model.width=24") == 2
     assert "was made with model.width=" in capsys.readouterr().err
     assert igpt("train", f"--config={CONFIG}", *SMALL, run, "--config.steps=7") == 2
     assert "with --config.initialise_from=WORKDIR, which takes the weights" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
 
 def test_a_long_run_with_muon_is_finished_early_by_a_branch_that_decays_on_any_mesh(tmp_path):
     model = dataclasses.replace(CONFIG.model, heads=4, positions="rotary", qk_norm=True)
-    stable = OptimizerConfig("muon", 1e-2, schedule="constant")
+    stable = OptimizerConfig("muon", 1e-2, schedule="constant", warmup_epochs=0)
     decaying = dataclasses.replace(stable, schedule="wsd", decay_fraction=0.5)
     long = with_options(model=model, optimizer=stable, steps=8)
     short = with_options(model=model, optimizer=decaying)
