@@ -6,7 +6,7 @@
 Arguments: ablation=mask20|mask25|mask30|mask35|tied|nonzero, size=s, scale=paper|miniature.
 
 "20% matched the performance of 15%, though higher probabilities decreased performance"; on iGPT-S "small gains" from
-untying the token head from the embeddings and from zero-initialising the heads.  Each is one change to Table 5's run of
+untying the token head from the embeddings and from zero-initializing the heads.  Each is one change to Table 5's run of
 iGPT-S, measured by its own likelihood and probes; the paper prints no numbers.  A BERT model is probed under masks of
 the rate that it was trained with.  The joint objective and the class head on an inner layer are rows of Table 3.
 """
@@ -15,7 +15,7 @@ import ml_collections
 
 from experiments import scales
 from experiments.arguments import read_arguments
-from experiments.runs import Run, accuracy, nats_per_token, probe_accuracy
+from experiments.runs import Job, accuracy, nats_per_token, probe_accuracy
 from experiments.table3_finetune import tuning
 from experiments.table5_pretrain import pretraining, pretraining_config
 from experiments.tables import Row
@@ -42,10 +42,10 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
     return config
 
 
-def pretraining_with(ablation: str, size: str, scale: str) -> Run:
+def pretraining_with(ablation: str, size: str, scale: str) -> Job:
     """The run of that config."""
     arguments = (f"ablation={ablation}", f"size={size}", f"scale={scale}")
-    return Run(f"pretrain-{ablation}-{size}32", "train", "ablations.py", arguments)
+    return Job(f"pretrain-{ablation}-{size}32", "train", "ablations.py", arguments)
 
 
 def rows(scale: str) -> list[Row]:

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments import scales, table1_probe, table2_imagenet
-from experiments.runs import Run, accuracy, accuracy_vote, probe_accuracy, probe_vote
+from experiments.runs import Job, accuracy, accuracy_vote, probe_accuracy, probe_vote
 from experiments.table1_probe import get_config
 from experiments.table3_finetune import tuning
 from experiments.table5_pretrain import OBJECTIVE_NAMES, pretraining
@@ -61,7 +61,7 @@ def rows(scale: str) -> list[Row]:
     return found
 
 
-def _run(pretrained: Run, what: str, data: str, scale: str) -> Run:
+def _run(pretrained: Job, what: str, data: str, scale: str) -> Job:
     if what == "finetune":
         return tuning(pretrained, data, scale)
     if data == "imagenet2012":

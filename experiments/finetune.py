@@ -16,7 +16,7 @@ a tenth of that of pretraining: search around it.  The digits' small model, whos
 at a third.  The paper is silent on the warm-up, here one epoch, and on how long it waits for a better accuracy, here
 ten epochs.
 
-Variants: --config.objective.generation_weight=0 learns the labels alone, with --config.initialise_from= from scratch;
+Variants: --config.objective.generation_weight=0 learns the labels alone, with --config.initialize_from= from scratch;
 --config.model.head_layer=2 reads an inner layer.
 """
 

@@ -17,7 +17,7 @@ from igpt_jax.config import default_config
 
 
 def get_config(folder: str) -> ml_collections.ConfigDict:
-    """Pretraining on the images of a folder with the colours of palette.npy, evaluation and report."""
+    """Pretraining on the images of a folder with the colors of palette.npy, evaluation and report."""
     config = default_config()
     files = sum(path.is_file() for path in pathlib.Path(folder).expanduser().rglob("*"))
     config.steps = min(max(400, 3 * files // 16), 1200)  # three epochs, within a few minutes

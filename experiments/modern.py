@@ -29,12 +29,12 @@ from experiments.arguments import read_arguments
 from experiments.benchmark.measure import Side, compare, machine
 from experiments.benchmark.ours import training_step
 from experiments.recipe import INGREDIENTS, RECIPES, add_ingredients
-from experiments.runs import Result, Run, nats_per_token, probe_accuracy, raw_pixels
+from experiments.runs import Job, Result, nats_per_token, probe_accuracy, raw_pixels
 from experiments.scheduler import Scheduler
 from experiments.tables import write_json
 from igpt_jax.config import SIZES, ModelConfig, RunConfig, default_config
 from igpt_jax.errors import InputError
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 from igpt_jax.report.curves import plot_curves
 from igpt_jax.search import best, search
 
@@ -102,7 +102,7 @@ def ingredients(text: str) -> tuple[str, ...]:
     return names
 
 
-def run(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float], **more: str | int) -> Run:
+def run(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float], **more: str | int) -> Job:
     """Training with these ingredients."""
     what = "+".join(names) or "paper"
     rated = {name: rate for name, rate in rates.items() if name == "rate" or "muon" in names}
@@ -111,10 +111,10 @@ def run(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float],
     )
     numbers = "-".join(f"{rate:g}" for rate in rated.values())
     label = "-".join([data, what, f"{steps}", numbers, *map(str, more.values())])
-    return Run(label, "train", "modern.py", tuple(f"{name}={value}" for name, value in arguments.items()))
+    return Job(label, "train", "modern.py", tuple(f"{name}={value}" for name, value in arguments.items()))
 
 
-def branches(data: str, rates: dict[str, float]) -> dict[int, Run]:
+def branches(data: str, rates: dict[str, float]) -> dict[int, Job]:
     """The modern recipe, finished at every length as a branch of one long run; by its steps."""
     whole = EMBEDDED[data][-1]
     decay = default_config().optimizer.decay_fraction
@@ -153,7 +153,7 @@ def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, float], d
     return {"paper": paper, "modern": modern}, tried
 
 
-def compared(data: str, rates: dict) -> list[tuple[str, Run]]:
+def compared(data: str, rates: dict) -> list[tuple[str, Job]]:
     """The two recipes at every length, by name."""
     whole = EMBEDDED[data][-1]
     lengths = [whole // length for length in LENGTHS if length <= 3]
@@ -161,7 +161,7 @@ def compared(data: str, rates: dict) -> list[tuple[str, Run]]:
     return found + [("modern", branch) for branch in branches(data, rates["modern"]).values()]
 
 
-def ablated(data: str, rates: dict) -> list[tuple[str, Run]]:
+def ablated(data: str, rates: dict) -> list[tuple[str, Job]]:
     """At a third of the steps: every ingredient added to the paper's recipe, and removed from the modern one.
 
     Adam's rate is that of the recipe that is changed.  Where Muon leaves, its matrices have the paper recipe's rate.
@@ -270,7 +270,7 @@ def _time(rows, data):
 def _write_results(directory, data, rows, facts):
     """results.json, table.md and, once there are times, figure.png."""
     write_json(directory / "results.json", {"title": TITLE, "data": data, **facts, "rows": rows})
-    with replacing(directory / "table.md") as partial:
+    with atomic_write(directory / "table.md") as partial:
         partial.write_text(table(data, rows))
     if all("speed" in row for row in rows):
         draw(directory / "figure.png", data, rows)

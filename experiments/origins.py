@@ -5,7 +5,7 @@ import pathlib
 
 from experiments.paper import learning_rates
 from igpt_jax.config import SIZES, DataConfig, ObjectiveConfig, OptimizerConfig, RunConfig
-from igpt_jax.train.claim import CONFIG, read_claim
+from igpt_jax.train.workdir_lock import CONFIG, read_config
 
 ARGUMENTS = {"from": "", "size": tuple(SIZES), "resolution": 32, "objective": ("ar", "bert")}
 
@@ -17,7 +17,7 @@ def pretraining_of(given: dict) -> RunConfig:
     """
     origin = pathlib.Path(given["from"])
     if (origin / CONFIG).exists() and (origin / "checkpoints").exists():
-        return read_claim(origin)[0]
+        return read_config(origin)[0]
     size, resolution, objective = (given[name] for name in ("size", "resolution", "objective"))
     computed = {"resolution": resolution, "dtype": "bfloat16", "remat": "full"}
     return RunConfig(
@@ -30,7 +30,7 @@ def pretraining_of(given: dict) -> RunConfig:
 
 def start_from(config, origin: str, pretrained: RunConfig) -> None:
     """Gives a config the origin and its shape, objective and batches."""
-    config.initialise_from = origin
+    config.initialize_from = origin
     config.model.update({name: getattr(pretrained.model, name) for name in config.model if name not in _OF_A_HEAD})
     config.objective.name = pretrained.objective.name
     config.objective.mask_rate = pretrained.objective.mask_rate

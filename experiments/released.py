@@ -2,7 +2,7 @@
 
     python -m experiments.released --weights=downloads/model.ckpt-1000000 --data=downloads
 
-Expected on the 50,000 centre-cropped test images of imagenet_teX.npy, by the released code's README, after 1,000,000
+Expected on the 50,000 center-cropped test images of imagenet_teX.npy, by the released code's README, after 1,000,000
 iterations: 2.0895 (S), 2.0614 (M) and 2.0466 (L) nats per token.
 
 The files, for iGPT-S; M has 32 shards as well, L has 64:

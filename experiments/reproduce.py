@@ -25,7 +25,7 @@ from experiments.benchmark.measure import machine
 from experiments.scheduler import Scheduler, total_seconds
 from experiments.tables import markdown, measure, write_json
 from igpt_jax.errors import InputError
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 
 TABLES = {
     "table1": "table1_probe",
@@ -143,7 +143,7 @@ def write_table(directory: pathlib.Path, module: ModuleType, rows: Sequence[dict
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text)
 
 

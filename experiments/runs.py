@@ -13,7 +13,7 @@ FINISHED = "finished.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Job:
     """One use of `python -m igpt_jax`, with any seed; equal ones are one, whichever tables ask for them.
 
     Attributes:
@@ -30,7 +30,7 @@ class Run:
     command: str
     config: str
     arguments: tuple[str, ...]
-    inputs: tuple[tuple[str, "Run"], ...] = ()
+    inputs: tuple[tuple[str, "Job"], ...] = ()
     rates: tuple[float, ...] = ()
 
     def flags(self, directory: pathlib.Path, seed: int) -> list[str]:
@@ -39,12 +39,12 @@ class Run:
         return [f"--config=experiments/{self.config}:{','.join([*self.arguments, *found])}", f"--config.seed={seed}"]
 
 
-def in_order(wanted: Iterable[Run]) -> list[Run]:
+def in_order(wanted: Iterable[Job]) -> list[Job]:
     """The wanted runs and all that they need, each once and after what it needs.
 
     Raises InputError where two that differ have one name.
     """
-    found: dict[str, Run] = {}
+    found: dict[str, Job] = {}
 
     def add(run):
         for _, needed in run.inputs:
@@ -57,18 +57,18 @@ def in_order(wanted: Iterable[Run]) -> list[Run]:
     return list(found.values())
 
 
-def work_directory(run: Run, directory: pathlib.Path, seed: int) -> pathlib.Path:
+def work_directory(run: Job, directory: pathlib.Path, seed: int) -> pathlib.Path:
     """Where a run writes."""
     return directory / f"{run.name}-seed{seed}"
 
 
-def finished(run: Run, directory: pathlib.Path, seed: int) -> dict | None:
+def finished(run: Job, directory: pathlib.Path, seed: int) -> dict | None:
     """The note that a run left when it was complete, or None: its commands, seconds, and the rate that was best."""
     path = work_directory(run, directory, seed) / FINISHED
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def result_directory(run: Run, directory: pathlib.Path, seed: int) -> pathlib.Path:
+def result_directory(run: Job, directory: pathlib.Path, seed: int) -> pathlib.Path:
     """The work dir that a run resulted in: its own, or that of its best rate."""
     own = work_directory(run, directory, seed)
     note = finished(run, directory, seed)
@@ -79,7 +79,7 @@ def result_directory(run: Run, directory: pathlib.Path, seed: int) -> pathlib.Pa
 class Result:
     """What one finished run with one seed has measured; accuracies in per cent."""
 
-    run: Run
+    run: Job
     directory: pathlib.Path  # of all runs
     seed: int
 
@@ -123,7 +123,7 @@ def concatenated(result: Result) -> float:
 
 
 def raw_pixels(result: Result) -> float:
-    """Of a probe that reads the colours themselves."""
+    """Of a probe that reads the colors themselves."""
     return result.evaluation["probe"]["raw_pixels"]
 
 

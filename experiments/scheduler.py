@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from experiments.runs import FINISHED, Run, finished, in_order, work_directory
+from experiments.runs import FINISHED, Job, finished, in_order, work_directory
 from experiments.tables import write_json
 from igpt_jax.search import best, search
 from igpt_jax.train.metrics import METRICS, read_metrics
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 class Task:
     """One run with one seed."""
 
-    run: Run
+    run: Job
     seed: int
 
     def __str__(self):
@@ -53,7 +53,7 @@ class Scheduler:
     jobs: int
     environment: dict[str, str]
 
-    def tasks(self, wanted: Sequence[Run]) -> dict[Task, set[Task]]:
+    def tasks(self, wanted: Sequence[Job]) -> dict[Task, set[Task]]:
         """What there is to do, and what each needs before it; in an order that works."""
         found = {}
         for seed in self.seeds:
@@ -64,7 +64,7 @@ class Scheduler:
                 found[Task(run, seed)] = needed
         return found
 
-    def make(self, wanted: Sequence[Run]) -> list[str]:
+    def make(self, wanted: Sequence[Job]) -> list[str]:
         """Runs all that is missing, and goes on where something fails.  Returns what failed, a line each."""
         tasks = self.tasks(wanted)
         done = {task for task in tasks if finished(task.run, self.directory, task.seed)}
@@ -134,7 +134,7 @@ class Scheduler:
         write_json(workdir / FINISHED, note | {"commands": commands, "wall_seconds": seconds})
         return seconds
 
-    def missing_commands(self, wanted: Sequence[Run]) -> list[str]:
+    def missing_commands(self, wanted: Sequence[Job]) -> list[str]:
         """What is yet to be run, a command each; without the last of a search, which measures its best rate."""
         lines = []
         for task in self.tasks(wanted):

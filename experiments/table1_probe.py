@@ -10,8 +10,8 @@ Arguments: from=PATH is a work dir, or released weights; of these size, resoluti
 data=cifar10|cifar100|stl10|digits, scale=paper|miniature.
 
 L-BFGS multinomial logistic regression on the features of the best layer, 1536 for L, without augmentation; STL-10 is
-downsampled to 32x32 (section 3.1).  The paper says neither how it regularised nor whether it standardised: here L2
-strength and layer are those that a held-out tenth of the training images reads best, on standardised features.  Where
+downsampled to 32x32 (section 3.1).  The paper says neither how it regularized nor whether it standardized: here L2
+strength and layer are those that a held-out tenth of the training images reads best, on standardized features.  Where
 there are enough labels a class, 4, 25 and 400 of them are probed as well (Table 4).  A BERT model sees its images
 under masks, and five of them vote (Figure 4).  The 60,000 images' features of all 49 layers need 18 GB of disk.
 One accelerator that holds the weights (6 GB for L) is enough.
@@ -22,7 +22,7 @@ import ml_collections
 from experiments import paper, scales
 from experiments.arguments import read_arguments
 from experiments.origins import ARGUMENTS, pretraining_of, start_from
-from experiments.runs import Run, probe_accuracy, raw_pixels, untrained
+from experiments.runs import Job, probe_accuracy, raw_pixels, untrained
 from experiments.table5_pretrain import pretraining
 from experiments.tables import NOT_IN_MINIATURE, Row
 from igpt_jax.config import default_config
@@ -49,12 +49,12 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
     return config
 
 
-def probing(pretrained: Run, data: str, scale: str) -> Run:
+def probing(pretrained: Job, data: str, scale: str) -> Job:
     """Probes a pretraining run; the miniature has digits where the paper has CIFAR-10."""
     data = data if scale == "paper" else "digits"
     name = f"{pretrained.name.replace('pretrain', 'probe')}-{data}"
     arguments = (f"data={data}", f"scale={scale}")
-    return Run(name, "evaluate", "table1_probe.py", arguments, (("from", pretrained),))
+    return Job(name, "evaluate", "table1_probe.py", arguments, (("from", pretrained),))
 
 
 def rows(scale: str) -> list[Row]:

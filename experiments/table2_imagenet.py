@@ -18,7 +18,7 @@ import ml_collections
 from experiments import paper, scales
 from experiments.arguments import read_arguments
 from experiments.origins import ARGUMENTS, pretraining_of, start_from
-from experiments.runs import Run, concatenated, probe_accuracy
+from experiments.runs import Job, concatenated, probe_accuracy
 from experiments.table5_pretrain import XL_REMARK, pretraining
 from experiments.tables import NOT_IN_MINIATURE, Row
 from igpt_jax.config import default_config
@@ -46,10 +46,10 @@ def get_config(arguments: str) -> ml_collections.ConfigDict:
     return config
 
 
-def probing(pretrained: Run, scale: str) -> Run:
+def probing(pretrained: Job, scale: str) -> Job:
     """Probes a pretraining run on the images that it was pretrained on."""
     name = pretrained.name.replace("pretrain", "sgd-probe")
-    return Run(name, "evaluate", "table2_imagenet.py", (f"scale={scale}",), (("from", pretrained),))
+    return Job(name, "evaluate", "table2_imagenet.py", (f"scale={scale}",), (("from", pretrained),))
 
 
 def rows(scale: str) -> list[Row]:

@@ -23,7 +23,7 @@ from experiments import paper, scales
 from experiments.arguments import read_arguments
 from experiments.finetune import STEPS_AN_EPOCH, finetuning
 from experiments.origins import ARGUMENTS, pretraining_of
-from experiments.runs import Run, accuracy
+from experiments.runs import Job, accuracy
 from experiments.table1_probe import probing
 from experiments.table5_pretrain import pretraining, pretraining_config
 from experiments.tables import NOT_IN_MINIATURE, Row
@@ -67,7 +67,7 @@ def _best_layer(probe):
         raise InputError(f"probe={probe} has no evaluation.json with probes; give the work dir of one") from error
 
 
-def tuning(pretrained: Run, data: str, scale: str, variant: str = "joint") -> Run:
+def tuning(pretrained: Job, data: str, scale: str, variant: str = "joint") -> Job:
     """Fine-tunes a pretraining run: "joint", "class-only", or "inner" with the head on the layer that probes best."""
     data = data if scale == "paper" else "digits"
     arguments = (f"data={data}", f"scale={scale}", *(("generation=0",) if variant == "class-only" else ()))
@@ -75,16 +75,16 @@ def tuning(pretrained: Run, data: str, scale: str, variant: str = "joint") -> Ru
     if variant == "inner":
         inputs += (("probe", probing(pretrained, data, scale)),)
     name = f"{pretrained.name.replace('pretrain', 'finetune')}-{data}-{variant}"
-    return Run(name, "train", "table3_finetune.py", arguments, inputs, _rates(pretrained, scale, "fine-tune"))
+    return Job(name, "train", "table3_finetune.py", arguments, inputs, _rates(pretrained, scale, "fine-tune"))
 
 
-def from_scratch(size: str, resolution: int, data: str, scale: str) -> Run:
+def from_scratch(size: str, resolution: int, data: str, scale: str) -> Job:
     """Trains a new network on the labels alone."""
     data = data if scale == "paper" else "digits"
     shape = (f"size={size}", f"resolution={resolution}", "objective=ar")
     arguments = (*shape, f"data={data}", f"scale={scale}", "generation=0")
     rates = _rates(pretraining(size, "ar", scale, resolution), scale, "scratch")
-    return Run(f"scratch-{size}{resolution}-{data}", "train", "table3_finetune.py", arguments, rates=rates)
+    return Job(f"scratch-{size}{resolution}-{data}", "train", "table3_finetune.py", arguments, rates=rates)
 
 
 def _rates(pretrained, scale, what):

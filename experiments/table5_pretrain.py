@@ -19,7 +19,7 @@ import ml_collections
 
 from experiments import paper, scales
 from experiments.arguments import read_arguments
-from experiments.runs import Result, Run, nats_per_token
+from experiments.runs import Job, Result, nats_per_token
 from experiments.tables import Row
 from igpt_jax.config import OBJECTIVES
 from igpt_jax.errors import InputError
@@ -62,10 +62,10 @@ def pretraining_config(size: str, resolution: int, objective: str, scale: str) -
     return config
 
 
-def pretraining(size: str, objective: str, scale: str, resolution: int = 32) -> Run:
+def pretraining(size: str, objective: str, scale: str, resolution: int = 32) -> Job:
     """The run of that config."""
     arguments = (f"size={size}", f"resolution={resolution}", f"objective={objective}", f"scale={scale}")
-    return Run(f"pretrain-{objective}-{size}{resolution}", "train", "table5_pretrain.py", arguments)
+    return Job(f"pretrain-{objective}-{size}{resolution}", "train", "table5_pretrain.py", arguments)
 
 
 def _in_miniature(size, resolution, objective):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.runs import Result, Run, finished
-from igpt_jax.files import replacing
+from experiments.runs import Job, Result, finished
+from igpt_jax.files import atomic_write
 
 NOT_IN_MINIATURE = "not in the miniature, whose one data set are the digits"
 
@@ -31,7 +31,7 @@ class Row:
     paper: float | str | None = None
     paper_std: float | None = None
     unit: str = "%"
-    run: Run | None = None
+    run: Job | None = None
     read: Callable[[Result], float] | None = None
     key: str = ""
     remark: str = ""
@@ -111,5 +111,5 @@ def _few(values):
 def write_json(path: pathlib.Path, value) -> None:
     """Writes JSON that a person can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -23,14 +23,14 @@ from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
 
 COMMANDS = {
-    "palette": "fit colours to the training images of a source, and show them",
+    "palette": "fit colors to the training images of a source, and show them",
     "tokens": "write every split of a source as tokens, once",
     "train": "pretrain or fine-tune, evaluate and draw the report; run again to resume",
     "evaluate": "measure what a run results in: held-out likelihood, accuracy, linear probes",
     "sample": "draw new images",
     "complete": "draw the rest of images: given rows (ar models) or what a mask hides (bert models)",
     "score": "measure how likely images are, and which pixels surprise",
-    "quality": "measure samples beside held-out images: copies, colours, labels",
+    "quality": "measure samples beside held-out images: copies, colors, labels",
     "plan": "compile for a TPU slice that is not there: does it fit, and how fast can it be",
     "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
 }
@@ -128,8 +128,8 @@ def _saved_config(argv):
     workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
     if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
         return None
-    claim = importlib.import_module("igpt_jax.train.claim")
-    return claim.read_claim(pathlib.Path(workdirs[-1]))[0]
+    workdir_lock = importlib.import_module("igpt_jax.train.workdir_lock")
+    return workdir_lock.read_config(pathlib.Path(workdirs[-1]))[0]
 
 
 def _check_config_file(argv):

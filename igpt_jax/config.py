@@ -41,7 +41,7 @@ class ModelConfig:
     width: int = 512
     heads: int = 8
     resolution: int = 32  # pixels a side; the context is resolution**2 positions
-    vocabulary: int = 512  # palette colours
+    vocabulary: int = 512  # palette colors
     classes: int = 0  # 0: no class head, or as many as the data have where objective.class_weight asks for one
     head_layer: int = -1  # the layer l whose pooled n^l the class head reads, 0 to layers; -1: the last, the final norm
     objective: str = "ar"  # "ar": causal with a start vector; "bert": every position sees every other
@@ -165,7 +165,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PaletteConfig:
-    """The colours: a file, or a fit to the training images with `model.vocabulary` colours."""
+    """The colors: a file, or a fit to the training images with `model.vocabulary` colors."""
 
     path: str = ""  # palette.npy, (v, 3) in [-1, 1]; "" fits one
     pixels: int = 1_000_000  # pixels sampled for the fit
@@ -249,7 +249,7 @@ class ParallelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """The linear probe: logistic regression on standardised features, one for each layer (paper, section 3.1).
+    """The linear probe: logistic regression on standardized features, one for each layer (paper, section 3.1).
 
     For "sgd" the paper gives rates, momentum and steps; batch size and weight decay are those of MoCo, whose recipe it
     cites.
@@ -257,7 +257,7 @@ class ProbeConfig:
 
     layers: tuple[int, ...] = ()  # feature layers in 0..model.layers; () is all of them
     concatenate: int = 0  # layers about the best one that another probe reads side by side; the paper's XL has 5
-    normalised: bool = True  # features after each block's norm, as in the paper; False: before it
+    normalized: bool = True  # features after each block's norm, as in the paper; False: before it
     held_out: float = 0.1  # fraction of the training images that chooses strength or rate, and layer
     augmented_epochs: int = 0  # views of a training image, augmented as in training; 0: one, as in evaluation
     solver: str = "lbfgs"  # the paper's for CIFAR and STL-10; "sgd": its for ImageNet
@@ -321,7 +321,7 @@ class RunConfig:
     keep_every: int = 0  # steps; those of its multiples stay too; 0: none
     keep_best: str = ""  # a name in BEST: the checkpoint where it was best stays too, and is what the run results in
     stop_after: int = 0  # evaluations without a better `keep_best` after which the run ends; 0: never
-    initialise_from: str = ""  # a work dir, Hugging Face directory or OpenAI checkpoint to fine-tune; "": drawn by seed
+    initialize_from: str = ""  # a work dir, Hugging Face directory or OpenAI checkpoint to fine-tune; "": drawn by seed
     # WORKDIR/checkpoints/STEP of a run with the same options and, up to there, learning rates: this one goes on from it
     continue_from: str = ""
     model: ModelConfig = ModelConfig()
@@ -346,8 +346,8 @@ class RunConfig:
             f"continue_from={self.continue_from!r} is no checkpoint; give WORKDIR/checkpoints/STEP",
         )
         _check(
-            not (self.continue_from and self.initialise_from),
-            "continue_from and initialise_from both say what the run starts from; give one",
+            not (self.continue_from and self.initialize_from),
+            "continue_from and initialize_from both say what the run starts from; give one",
         )
         _check(self.keep_every >= 0, f"keep_every={self.keep_every} must be 0 (none) or more")
         _check_choice("keep_best", self.keep_best, ("", *BEST))
@@ -399,7 +399,7 @@ class RunConfig:
 
 
 def default_config() -> "ml_collections.ConfigDict":
-    """A locked ConfigDict of every option at its default; a misspelt key raises.
+    """A locked ConfigDict of every option at its default; a misspelled key raises.
 
     It has no `model.objective`, which follows `objective.name`.
     """

@@ -17,7 +17,7 @@ def make_directory(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a path to write to; leaving without an exception puts that file, safely on disk, in the place of `path`.
 
     Only one process at a time may replace a file: what a killed one left is overwritten.

@@ -91,12 +91,12 @@ def _define_source(define, command):
     define("string", "on_error", data.on_error, "Images that cannot be decoded: fail, skip.")
     define("integer", "seed", 0, "Of what is drawn.")
     if command == "palette":
-        define("integer", "size", 512, "Colours, 2 to 65,536.")
+        define("integer", "size", 512, "Colors, 2 to 65,536.")
         define("integer", "pixels", 1_000_000, "Pixels to fit.")
         define("integer", "iterations", 100, "Of k-means, at most.")
         define("string", "out", "palette.npy", "File; a picture goes beside it.")
     else:
-        define("string", "palette", None, "Colours (.npy).")
+        define("string", "palette", None, "Colors (.npy).")
         define("integer", "crops", 1, "Random crops of a training image; 0: one, central.")
         define("string", "augmentation", data.augmentation, "Of the crops; as config.data.")
         define("bool", "fold_validation", False, "Count the held-out images as training's.")
@@ -108,7 +108,7 @@ def _define_generation(define, command):
     define("string", "workdir", None, "Work dir of a run; its newest checkpoint, or the best if it keeps that.")
     if command != "quality":
         define("string", "weights", None, "In place of --workdir: Hugging Face or OpenAI weights.")
-        define("string", "palette", None, "Colours (.npy) where the weights have none.")
+        define("string", "palette", None, "Colors (.npy) where the weights have none.")
         define("string", "dtype", None, "Of products and cache: float32 or bfloat16; the model's own if not given.")
     define("string", "out", None, "Directory for the results; one in the work dir if not given.")
     define("integer", "batch_size", 64, "Images at once; it does not change them.")
@@ -118,8 +118,8 @@ def _define_generation(define, command):
         return
     define("integer", "n", 4 if command == "complete" else 64, "Images to draw, or completions of each.")
     define("float", "temperature", 1.0, "Divides the logits; 0 takes the likeliest.")
-    define("integer", "top_k", 0, "Keep the k likeliest colours; 0 keeps all.")
-    define("float", "top_p", 1.0, "Keep the likeliest colours of total probability p.")
+    define("integer", "top_k", 0, "Keep the k likeliest colors; 0 keeps all.")
+    define("float", "top_p", 1.0, "Keep the likeliest colors of total probability p.")
     define("integer", "seed", 0, "Of the draws.")
     if command in ("sample", "complete"):
         define(
@@ -152,4 +152,4 @@ def _define_conversion(define):
     define("string", "input", None, "Work dir, Hugging Face directory, OpenAI checkpoint.")
     define("string", "output", None, "New directory.")
     define("string", "to", None, "Format: huggingface, openai or igpt (a work dir).")
-    define("string", "palette", None, "Colours (.npy) where the input has none.")
+    define("string", "palette", None, "Colors (.npy) where the input has none.")

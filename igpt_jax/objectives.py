@@ -1,4 +1,4 @@
-"""What is minimised: pure functions (model, params, batch, rng) -> (loss, metrics), all in nats but the accuracy."""
+"""What is minimized: pure functions (model, params, batch, rng) -> (loss, metrics), all in nats but the accuracy."""
 
 import functools
 from collections.abc import Callable

@@ -46,9 +46,9 @@ from igpt_jax.data.sources import load_source
 from igpt_jax.data.token_files import write_tokens
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.claim import read_claim, write_claim
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import init_params
+from igpt_jax.train.workdir_lock import read_config, write_config
 from igpt_jax.weights.convert import convert
 from tests import hostile
 
@@ -82,11 +82,11 @@ def readers(directory: pathlib.Path) -> dict[str, Reader]:
     palette_only.mkdir()
     palette.save(palette_only / "palette.npy")
     claim.mkdir()
-    write_claim(claim, CONFIG, palette)
+    write_config(claim, CONFIG, palette)
     (claim / "palette.npy").unlink()
     return _image_readers(directory, palette) | {
         "checkpoint": Reader(run, _load, True),
-        "config.json of a run": Reader(claim, read_claim, True),
+        "config.json of a run": Reader(claim, read_config, True),
         "palette.npy": Reader(palette_only, lambda path: Palette.load(path / "palette.npy").colors, False),
         "metrics.jsonl": Reader(alone, lambda path: read_metrics(path / "metrics.jsonl"), False),
         "Hugging Face safetensors": Reader(huggingface, _load, False),

@@ -21,7 +21,7 @@ ACTIVATIONS = {
 }
 
 
-def forward(params, tokens, heads, objective, mask=None, normalised=True, activation="quick_gelu"):
+def forward(params, tokens, heads, objective, mask=None, normalized=True, activation="quick_gelu"):
     """Logits (t, v) and features (l + 1, d) of one square image; params as the package's tree.
 
     Biases, norms of queries and keys, and a gate are used where present; positions are rotary where no vectors of
@@ -42,7 +42,7 @@ def forward(params, tokens, heads, objective, mask=None, normalised=True, activa
     for layer in range(p["blocks/attention_norm/gain"].shape[0]):
         block = {path.removeprefix("blocks/"): leaf[layer] for path, leaf in p.items() if path.startswith("blocks/")}
         n = norm(h, block["attention_norm/gain"])
-        features.append((n if normalised else h).mean(0))
+        features.append((n if normalized else h).mean(0))
         h = h + _attention(block, n, heads, objective == "ar", rotary="position_embedding" not in p)
         m = norm(h, block["mlp_norm/gain"])
         u = m @ block["mlp/up/kernel"] + block.get("mlp/up/bias", 0)
@@ -53,7 +53,7 @@ def forward(params, tokens, heads, objective, mask=None, normalised=True, activa
             u = ACTIVATIONS[activation](u)
         h = h + u @ block["mlp/down/kernel"] + block.get("mlp/down/bias", 0)
     n = norm(h, p["final_norm/gain"])
-    features.append((n if normalised else h).mean(0))
+    features.append((n if normalized else h).mean(0))
     return n @ p["token_head"], np.stack(features)
 
 

@@ -33,7 +33,7 @@ def test_the_sizes_are_the_papers():
     assert {name: SIZES[name].heads for name in "sml"} == {"s": 8, "m": 8, "l": 16}
 
 
-def test_a_misspelt_option_cannot_be_set():
+def test_a_misspelled_option_cannot_be_set():
     with pytest.raises(AttributeError, match="Did you mean"):
         default_config().model.widht = 3
 

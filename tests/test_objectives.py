@@ -13,7 +13,7 @@ from igpt_jax.config import ObjectiveConfig, OptimizerConfig, ParallelConfig
 from igpt_jax.objectives import autoregressive, bert, joint, objective_function
 from igpt_jax.parallel.mesh import make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import compile_step, init_params, init_state
+from igpt_jax.train.state import init_params, init_state, jit_train_step
 from tests import reference
 
 TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=4, vocabulary=9)
@@ -79,7 +79,7 @@ def test_bert_hides_fresh_positions_at_the_configs_rate_in_every_step():
     options = OptimizerConfig(learning_rate=1e-2)
     optimizer = adam(options, learning_rate_schedule(options, steps=20, steps_per_epoch=1))
     state = init_state(model, optimizer, 0, mesh)
-    step = compile_step(model, optimizer, objective_function(ObjectiveConfig("bert", mask_rate=0.5)), 0, mesh)
+    step = jit_train_step(model, optimizer, objective_function(ObjectiveConfig("bert", mask_rate=0.5)), 0, mesh)
     batch, losses = put_batch({"tokens": tokens(8)}, mesh), []
     for _ in range(20):
         state, metrics = step(state, batch)
@@ -94,7 +94,7 @@ def test_every_parameter_gets_a_gradient_after_a_few_steps():
     options = OptimizerConfig(learning_rate=1e-2)
     optimizer = adam(options, learning_rate_schedule(options, steps=10, steps_per_epoch=1))
     state = init_state(model, optimizer, 0, mesh)
-    step = compile_step(model, optimizer, autoregressive, 0, mesh)
+    step = jit_train_step(model, optimizer, autoregressive, 0, mesh)
     batch = put_batch({"tokens": tokens()}, mesh)
     for _ in range(3):
         state, _ = step(state, batch)

@@ -11,7 +11,7 @@ from igpt_jax.config import RunConfig
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import compile_run, first_state
+from igpt_jax.train.state import compile_train_step, first_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ def learn(run: RunConfig, params: dict, tokens_nt: np.ndarray, mesh: Mesh) -> Le
     )
     rows = rng.integers(0, len(tokens_nt), (run.steps, run.data.batch_size))
     state = first_state(model, optimizer, params, mesh)
-    step, _ = compile_run(run, optimizer, mesh, state, put_batch({"tokens": tokens_nt[rows[0]]}, mesh), None)
+    step, _ = compile_train_step(run, optimizer, mesh, state, put_batch({"tokens": tokens_nt[rows[0]]}, mesh), None)
     losses, start = [], time.perf_counter()
     for its_rows in rows:
         state, metrics = step(state, put_batch({"tokens": tokens_nt[its_rows]}, mesh))

@@ -21,7 +21,7 @@ from igpt_jax.objectives import autoregressive
 from igpt_jax.parallel.mesh import batch_sharding, make_mesh, put_batch
 from igpt_jax.parallel.plan import total_bytes
 from igpt_jax.train.optimizer import adam
-from igpt_jax.train.state import abstract_state, compile_step, device_memory, init_state
+from igpt_jax.train.state import abstract_state, device_memory, init_state, jit_train_step
 
 GIB = 2**30
 LEARNING_RATE = 1e-4
@@ -146,7 +146,7 @@ def _compile(config, images, options):
     mesh, model = _mesh(), ImageGPT(config)
     optimizer = adam(OptimizerConfig(), lambda _: LEARNING_RATE)
     tokens_bt = jax.ShapeDtypeStruct((images, config.context), jnp.int32, sharding=batch_sharding(mesh))
-    step = compile_step(model, optimizer, autoregressive, 0, mesh)
+    step = jit_train_step(model, optimizer, autoregressive, 0, mesh)
     return step.lower(abstract_state(model, optimizer, mesh), {"tokens": tokens_bt}).compile(options)
 
 

@@ -21,7 +21,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from experiments.benchmark.measure import Result, machine
 from igpt_jax.cores import two_devices
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 from igpt_jax.memory import keep_freed_memory
 
 ENTRIES = {
@@ -85,7 +85,7 @@ def _write(path: pathlib.Path, entry: str, results: list[Result], found: dict[st
     command = f"python -m experiments.benchmark {entry} --json={path.name}"
     rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
     table[entry] = {"results": rows, "command": command, "versions": found}
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 
 

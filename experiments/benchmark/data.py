@@ -15,7 +15,7 @@ _RNG = np.random.default_rng(0)
 
 
 def tokens() -> list[Result]:
-    """Ready 32x32 images to tokens of 512 colours, against transformers' image processor."""
+    """Ready 32x32 images to tokens of 512 colors, against transformers' image processor."""
     from transformers import ImageGPTImageProcessorPil
 
     from igpt_jax.data.palette import Palette
@@ -75,7 +75,7 @@ def input() -> list[Result]:
 
 
 def palette() -> list[Result]:
-    """512 colours for a million pixels, against scikit-learn's KMeans with one start too: a cold round, of minutes."""
+    """512 colors for a million pixels, against scikit-learn's KMeans with one start too: a cold round, of minutes."""
     from sklearn.cluster import KMeans
 
     from igpt_jax.data import kmeans
@@ -91,7 +91,7 @@ def palette() -> list[Result]:
     def theirs():
         found["theirs"] = KMeans(512, n_init=1, random_state=0).fit(pixels.astype(np.float32)).inertia_
 
-    name, peers = "palette of 512 colours for 1,000,000 pixels", {"scikit-learn's KMeans": Side(theirs, 1)}
+    name, peers = "palette of 512 colors for 1,000,000 pixels", {"scikit-learn's KMeans": Side(theirs, 1)}
     (result,) = compare(name, "fits/s", Side(ours, 1), peers, "", rounds=1, warm=False)
     inertia = f"inertia {found['ours']:.5g} against {found['theirs']:.5g} ({found['ours'] / found['theirs']:.4f})"
     return [dataclasses.replace(result, remark=inertia)]

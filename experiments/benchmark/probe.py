@@ -36,7 +36,7 @@ def probe() -> list[Result]:
 
 
 def synthetic_features() -> tuple[np.ndarray, np.ndarray]:
-    """Standardised features whose spectrum falls as a network's does, and which tell something about the classes."""
+    """Standardized features whose spectrum falls as a network's does, and which tell something about the classes."""
     rng = np.random.default_rng(0)
     labels_b = rng.integers(0, CLASSES, IMAGES).astype(np.int32)
     layers = []

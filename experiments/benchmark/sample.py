@@ -22,7 +22,7 @@ PEER = "transformers' generate, cached"
 
 def sample() -> list[Result]:
     """Batches of 8 and 32, 1,024 tokens, float32; beside them bfloat16, half an image, and what memory would allow."""
-    peer = image_gpt(CONFIG, std=0.05).eval()  # wide enough that no two colours tie
+    peer = image_gpt(CONFIG, std=0.05).eval()  # wide enough that no two colors tie
     with tempfile.TemporaryDirectory() as directory:
         save(peer, directory)
         mesh = make_mesh(ParallelConfig())

@@ -12,7 +12,7 @@ from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import Sampler
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.sheets import plot_completions, plot_passes, save_drawing
 
 SHOWN = 6  # images in the sheet, and test images completed if no others are given
@@ -46,7 +46,7 @@ def main(config, workdir, options) -> None:
         rounds = {"rounds": options.rounds, "sweeps": options.sweeps}
         completions_bnt = infill(loaded.model, loaded.params, tokens_bt, hidden_bt, **settings, **rounds)
 
-    if not is_first():
+    if not is_primary_process():
         return
     make_directory(out)
     for i, tokens_nt in enumerate(completions_bnt):

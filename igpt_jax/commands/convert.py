@@ -12,5 +12,5 @@ def main(config: None, workdir: None, options) -> None:
         if not options[name].value:
             raise InputError(f"--{name} is missing; convert needs --input=PATH --output=DIR --to=FORMAT")
     weights = convert(options.input, options.output, options.to, palette=options.palette)
-    palette = f"palette of {len(weights.palette)} colours" if weights.palette else "no palette"
+    palette = f"palette of {len(weights.palette)} colors" if weights.palette else "no palette"
     print(f"{options.output}: {count_parameters(weights.config):,} parameters for {options.to}, {palette}")

@@ -16,10 +16,10 @@ from igpt_jax.evaluate.accuracy import percentage, predict
 from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.evaluate.vote import modal_vote
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.curves import plot_loss, plot_low_data, plot_probe
 from igpt_jax.report.sheets import plot_completions, plot_palette, plot_surprise, save_samples
 from igpt_jax.train.checkpoint import Checkpoints
@@ -33,7 +33,7 @@ PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
 def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
     """Writes WORKDIR/evaluation.json and WORKDIR/report/ for what the run results in, or for the checkpoint of --step.
 
-    A work dir without checkpoints, whose config has `initialise_from`, becomes the place where that model is measured
+    A work dir without checkpoints, whose config has `initialize_from`, becomes the place where that model is measured
     on the config's data.  --split measures on other images than the config, and --probe has a fine-tuned model probed
     too.
     """
@@ -45,7 +45,7 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
     run = Run.open(config, workdir)
     with contextlib.ExitStack() as stack:
         if measures_origin(run, options.step):
-            stack.enter_context(run.claim())
+            stack.enter_context(run.hold_workdir())
             step, params = run.origin.step, run.initial_params()
         else:
             step, params = restore(run, options.step)
@@ -60,18 +60,18 @@ def measures_origin(run: Run, step: int | None = None) -> bool:
     Raises InputError where the origin cannot be measured as the options ask.
     """
     with contextlib.closing(Checkpoints(run.workdir)) as checkpoints:
-        if checkpoints.steps or not run.config.initialise_from:
+        if checkpoints.steps or not run.config.initialize_from:
             return False
-    origin, classes = run.config.initialise_from, run.config.model.classes
+    origin, classes = run.config.initialize_from, run.config.model.classes
     if step is not None:
         raise InputError(
             f"{run.workdir} has no checkpoints, so --step={step} names none; for one of a work dir that "
-            f"initialise_from={origin} may be, set initialise_from=DIR/checkpoints/{step}"
+            f"initialize_from={origin} may be, set initialize_from=DIR/checkpoints/{step}"
         )
     if classes:
         raise InputError(
             f"{run.workdir} has no checkpoint, and nothing has trained the head of its {classes} classes; train it, "
-            f"or, to probe initialise_from={origin}, set model.classes=0 and objective.class_weight=0"
+            f"or, to probe initialize_from={origin}, set model.classes=0 and objective.class_weight=0"
         )
     return True
 
@@ -87,7 +87,7 @@ def restore(run: Run, step: int | None = None) -> tuple[int, dict]:
 
 def is_probed(run: Run) -> bool:
     """Whether linear probes are the measure of what the model learned: it was not shown the labels that there are."""
-    return run.train.classes > 0 and not run.config.objective.class_weight
+    return run.train_source.classes > 0 and not run.config.objective.class_weight
 
 
 def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool) -> None:
@@ -109,10 +109,10 @@ def evaluate(run: Run, params: dict, step: int, start: float, *, probed: bool) -
             result["accuracy_vote"] = {split: voted}
     if probed:
         result["probe"] = measure_probes(run, params)
-    if not is_first():
+    if not is_primary_process():
         return
     result["wall_seconds"] = time.perf_counter() - start
-    with replacing(run.workdir / "evaluation.json") as partial:
+    with atomic_write(run.workdir / "evaluation.json") as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{split}: {result['nats_per_token'][split]:.4f} nats/token")
     if "accuracy" in result:
@@ -139,9 +139,9 @@ def report(run: Run, params: dict) -> None:
     directory = run.workdir / "report"
     draw = draw_generated if run.config.model.causal else draw_infills
     draw(run, params, directory)
-    tokens_bt = next(run.examples(run.test))["tokens"][:SURPRISES]
+    tokens_bt = next(run.examples(run.test_source))["tokens"][:SURPRISES]
     nats_bt = likelihood(run.model, params, tokens_bt, mesh=run.mesh)
-    if not is_first():
+    if not is_primary_process():
         return
     images = run.palette.decode(tokens_bt)
     plot_surprise(directory / "surprise.png", images, nats_bt.reshape(images.shape[:3]))
@@ -170,19 +170,19 @@ def draw_generated(run: Run, params: dict, directory: pathlib.Path) -> None:
     """Shows samples, and completions of test images from their upper half."""
     settings = {"seed": run.config.seed, "mesh": run.mesh}
     samples_bt = complete(run.model, params, np.zeros((1, 0), np.int32), n=SAMPLED, **settings).tokens[0]
-    originals_bt, resolution = next(run.examples(run.test))["tokens"][:COMPLETED], run.config.model.resolution
+    originals_bt, resolution = next(run.examples(run.test_source))["tokens"][:COMPLETED], run.config.model.resolution
     given = resolution // 2 * resolution
     completions_bnt = complete(run.model, params, originals_bt[:, :given], n=COMPLETIONS, **settings).tokens
     hidden_bt = np.broadcast_to(np.arange(resolution**2) >= given, originals_bt.shape)
-    if is_first():
+    if is_primary_process():
         save_samples(directory / "samples.png", run.palette.decode(samples_bt))
         plot_completions(directory / "completions.png", run.palette, originals_bt, completions_bnt, hidden_bt)
 
 
 def draw_infills(run: Run, params: dict, directory: pathlib.Path) -> None:
     """Shows test images with a hidden square, filled: what a BERT model has in place of samples and completions."""
-    originals_bt = next(run.examples(run.test))["tokens"][:COMPLETED]
+    originals_bt = next(run.examples(run.test_source))["tokens"][:COMPLETED]
     hidden_bt = np.broadcast_to(hidden_square(run.config.model.resolution).reshape(-1), originals_bt.shape)
     infills_bnt = infill(run.model, params, originals_bt, hidden_bt, n=COMPLETIONS, seed=run.config.seed, mesh=run.mesh)
-    if is_first():
+    if is_primary_process():
         plot_completions(directory / "infills.png", run.palette, originals_bt, infills_bnt, hidden_bt)

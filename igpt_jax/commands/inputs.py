@@ -51,7 +51,7 @@ def load_tokens(options, loaded: Loaded, count: int) -> tuple[list[str], np.ndar
         if not workdir:
             raise InputError("--images=PATH is missing; name an image or a folder of images")
         run = Run(saved_config(workdir), workdir)
-        tokens_bt = next(run.examples(run.test))["tokens"][:count]
+        tokens_bt = next(run.examples(run.test_source))["tokens"][:count]
         return [f"test image {i}" for i in range(len(tokens_bt))], tokens_bt
     resolution = loaded.model.config.resolution
     source = open_images(pathlib.Path(options.images), resolution)

@@ -16,7 +16,7 @@ _SHOWN = 12  # training images
 
 
 def main(config, workdir, options) -> None:
-    """Writes --out (.npy) and, beside it, a picture of the colours and of images before and after them (.png)."""
+    """Writes --out (.npy) and, beside it, a picture of the colors and of images before and after them (.png)."""
     del config, workdir
     if not 2 <= options.size <= 65536:
         raise InputError(f"--size={options.size} must lie in 2 to 65536")

@@ -29,7 +29,7 @@ from igpt_jax.parallel.plan import (
     training_work,
 )
 from igpt_jax.train.optimizer import make_optimizer
-from igpt_jax.train.state import abstract_params, abstract_state, compile_run
+from igpt_jax.train.state import abstract_params, abstract_state, compile_train_step
 
 PROGRAMS = ("train", "features", "sample")
 
@@ -78,7 +78,7 @@ def _compile_training(config, where):
     if config.objective.class_weight:
         sharding = batch_sharding(where.mesh)
         batch["label"] = jax.ShapeDtypeStruct((config.data.batch_size,), jnp.int32, sharding=sharding)
-    return compile_run(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes)
+    return compile_train_step(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes)
 
 
 def _compile_features(config, where):

@@ -20,7 +20,7 @@ def probe_features(run: Run, params: dict) -> ProbeResult:
 def probe_scalars(run: Run, params: dict) -> dict[str, float]:
     """Test accuracies that are followed during training, by their names in TensorBoard; per cent."""
     found = probe_features(run, params)
-    scalars = {f"probe/layer_{reading.layers[0]:02d}": reading.accuracy for reading in found.readings}
+    scalars = {f"probe/layer_{reading.layers[0]:02d}": reading.accuracy for reading in found.layer_results}
     scalars["probe/accuracy"] = found.accuracy
     if found.concatenated:
         scalars["probe/concatenated"] = found.concatenated.accuracy
@@ -38,10 +38,10 @@ def measure_probes(run: Run, params: dict) -> dict:
     )
     found = {
         "solver": config.solver,
-        "layers": [reading.accuracy for reading in trained.readings],
-        "layer_numbers": [reading.layers[0] for reading in trained.readings],
-        "held_out": [reading.held_out_accuracy for reading in trained.readings],
-        "settings": [reading.setting for reading in trained.readings],
+        "layers": [reading.accuracy for reading in trained.layer_results],
+        "layer_numbers": [reading.layers[0] for reading in trained.layer_results],
+        "held_out": [reading.held_out_accuracy for reading in trained.layer_results],
+        "settings": [reading.setting for reading in trained.layer_results],
         "best_layer": trained.best_layer,
         "accuracy": trained.accuracy,
         "raw_pixels": pixels.accuracy,
@@ -50,7 +50,7 @@ def measure_probes(run: Run, params: dict) -> dict:
     if trained.concatenated:
         found["concatenated"] = dataclasses.asdict(trained.concatenated)
     if run.masks > 1:
-        votes = [reading.vote_accuracy for reading in trained.readings]
+        votes = [reading.vote_accuracy for reading in trained.layer_results]
         found["vote"] = {"masks": run.masks, "layers": votes, "accuracy": trained.best.vote_accuracy}
     if low:
         found["low_data"] = [
@@ -88,15 +88,15 @@ def _features(run, params):
     of a test image under `run.masks`.
     """
     config = run.config.evaluate.probe
-    model = run.model.clone(normalised_features=config.normalised)
+    model = run.model.clone(normalized_features=config.normalized)
     test = itertools.chain.from_iterable(run.test_examples(draw) for draw in range(run.masks))
-    splits = run.examples(run.train, config.augmented_epochs), test
+    splits = run.examples(run.train_source, config.augmented_epochs), test
     options = {"memory": config.memory * 2**30, "directory": run.workdir}
     return [x for examples in splits for x in split_features(model, params, examples, run.mesh, **options)]
 
 
 def _pixels(run):
-    """Likewise the colours that the model sees, as one layer; gray ones are one number each."""
+    """Likewise the colors that the model sees, as one layer; gray ones are one number each."""
     config, colors = run.config.evaluate.probe, run.palette.colors
     colors = colors[:, :1] if (colors == colors[:, :1]).all() else colors
 
@@ -111,17 +111,19 @@ def _pixels(run):
         pixels_bld = stored(batches(), config.memory * 2**30, run.workdir)
         return pixels_bld.swapaxes(0, 1), np.concatenate(labels)
 
-    return *read(run.examples(run.train, config.augmented_epochs)), *read(run.test_examples())
+    return *read(run.examples(run.train_source, config.augmented_epochs)), *read(run.test_examples())
 
 
 def _probe(run, config, features, masks):
     views = config.augmented_epochs or 1
-    return probe(*features, classes=run.train.classes, config=config, seed=run.config.seed, views=views, masks=masks)
+    return probe(
+        *features, classes=run.train_source.classes, config=config, seed=run.config.seed, views=views, masks=masks
+    )
 
 
 def _probe_and_low_data(run, config, features, masks):
     """The probe of all labels; and for each of `labels_per_class` that of few, with the layer and penalty it chose."""
-    found, images = _probe(run, config, features, masks), len(run.train)
+    found, images = _probe(run, config, features, masks), len(run.train_source)
     train_lbd, train_labels_b, *test = features
     few = [
         low_data(
@@ -129,7 +131,7 @@ def _probe_and_low_data(run, config, features, masks):
             labels_per_class=labels_per_class,
             layers=found.best.layers,
             penalty=found.best.setting * images,
-            classes=run.train.classes,
+            classes=run.train_source.classes,
             subsets=config.subsets,
             seed=run.config.seed,
             masks=masks,

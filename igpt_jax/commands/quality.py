@@ -17,12 +17,12 @@ from igpt_jax.generate.complete import complete
 from igpt_jax.generate.quality import divergences, jensen_shannon, nearest
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.mesh import make_mesh
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.quality.compare import Measures, compare
 from igpt_jax.quality.networks import open_network
 from igpt_jax.quality.sets import read_images
 from igpt_jax.quality.statistics import Statistics
-from igpt_jax.report.sheets import plot_neighbours
+from igpt_jax.report.sheets import plot_neighbors
 from igpt_jax.weights.load import load
 
 SHOWN = 24  # samples in the sheet
@@ -40,7 +40,7 @@ TITLES = {
 
 
 def main(config, workdir, options) -> None:
-    """Draws samples, or takes those of --samples; prints and writes quality.json and neighbours.png."""
+    """Draws samples, or takes those of --samples; prints and writes quality.json and neighbors.png."""
     if options.n < 1 or options.views < 1:
         raise InputError(f"--n={options.n} and --views={options.views} must both be 1 or more")
     out, measures = output_directory(options, "quality"), _measures(options)
@@ -48,14 +48,14 @@ def main(config, workdir, options) -> None:
         result, pictures = _measure_files(options, measures), None
     else:
         result, pictures = _measure_run(config, workdir, options, measures)
-    if not is_first():
+    if not is_primary_process():
         return
     make_directory(out)
     if pictures:
-        plot_neighbours(out / "neighbours.png", *pictures)
+        plot_neighbors(out / "neighbors.png", *pictures)
     (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
     _print(result)
-    print(f"{'quality.json, neighbours.png' if pictures else 'quality.json'}: {out}")
+    print(f"{'quality.json, neighbors.png' if pictures else 'quality.json'}: {out}")
 
 
 def _measures(options) -> Measures | None:
@@ -107,8 +107,8 @@ def _measure_run(config, workdir, options, measures):
     run = Run.open(config, workdir) if config else Run(saved_config(workdir), workdir)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     model, params, palette = load(workdir, mesh=run.mesh)
-    test_bt, _ = _tokens(run.examples(run.test))
-    train_bt, labels_b = _tokens(run.examples(run.train, options.views))
+    test_bt, _ = _tokens(run.examples(run.test_source))
+    train_bt, labels_b = _tokens(run.examples(run.train_source, options.views))
     test_bt, train = test_bt[: options.n], palette.decode(train_bt)
     if options.samples:
         samples_bt = palette.encode(read_images(options.samples))
@@ -129,7 +129,7 @@ def _measure_run(config, workdir, options, measures):
     result = {
         "samples": len(samples_bt),
         "held_out": len(test_bt),
-        "training": {"images": len(run.train), "views": options.views},
+        "training": {"images": len(run.train_source), "views": options.views},
         "sampler": dataclasses.asdict(sampler) | {"seed": options.seed},
     }
     nearest_of = {name: nearest(its_images, train) for name, its_images in images.items()}
@@ -140,7 +140,7 @@ def _measure_run(config, workdir, options, measures):
     result["jensen_shannon"] = {
         name: divergences(tokens_bt, train_bt, len(palette)) for name, tokens_bt in sets.items()
     }
-    if run.train.classes > 1:
+    if run.train_source.classes > 1:
         result["labels"] = _labels(run, params, train_bt, labels_b, sets)
     if measures:
         result["features"] = _compare(options, measures, images, options.reference or train)
@@ -159,7 +159,7 @@ def _labels(run, params, train_bt, labels_b, sets):
     if not path.exists():
         raise InputError(f"there is no {path}, which says the best layer; run: python -m igpt_jax evaluate")
     probe = json.loads(path.read_text())["probe"]
-    layer, size, classes = probe["best_layer"], run.config.evaluate.batch_size, run.train.classes
+    layer, size, classes = probe["best_layer"], run.config.evaluate.batch_size, run.train_source.classes
     settings_gs = np.full((1, 1), probe["settings"][probe["layer_numbers"].index(layer)], np.float32)
     config = dataclasses.replace(run.config.evaluate.probe, solver=probe["solver"])
 

@@ -24,28 +24,28 @@ from igpt_jax.evaluate.forward import with_masks
 from igpt_jax.files import make_directory
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_batch, check_model, make_mesh
-from igpt_jax.parallel.processes import batch_share, from_first, is_first, wait_for_all
+from igpt_jax.parallel.processes import barrier, batch_share, broadcast_from_primary, is_primary_process
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.claim import CONFIG, PALETTE, locked, read_claim, write_claim
 from igpt_jax.train.optimizer import learning_rate_schedule
 from igpt_jax.train.start import checkpoint_place
 from igpt_jax.train.state import init_params
+from igpt_jax.train.workdir_lock import CONFIG, PALETTE, lock_workdir, read_config, write_config
 from igpt_jax.weights.origin import first_params, open_origin
 from igpt_jax.weights.stream import Weights
 
 # Sections that make a run what it is; the rest may change between two calls of the same run.
 FIXED = (
-    *("seed", "steps", "initialise_from", "continue_from", "model", "palette", "objective", "optimizer"),
+    *("seed", "steps", "initialize_from", "continue_from", "model", "palette", "objective", "optimizer"),
     *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation", "emoji")),
 )
 FREE = ("optimizer.skip_spikes",)
 # What may differ from the run that is continued, as long as the learning rates up to there do not.
-OF_SCHEDULE = ("steps", "initialise_from", "continue_from", "optimizer.schedule", "optimizer.decay_fraction")
+OF_SCHEDULE = ("steps", "initialize_from", "continue_from", "optimizer.schedule", "optimizer.decay_fraction")
 
 
 # What to do for a run that is to go on, whose learning rate was to end where it did.
 MORE_STEPS = (
-    "to train for longer, use another --workdir with --config.initialise_from=WORKDIR, which takes the weights; or, "
+    "to train for longer, use another --workdir with --config.initialize_from=WORKDIR, which takes the weights; or, "
     "where optimizer.schedule is wsd or constant, with --config.continue_from=WORKDIR/checkpoints/STEP, which goes on "
     "as if it had never ended"
 )
@@ -74,7 +74,7 @@ class Run:
             classes = load_source(config.data, "train").classes
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, classes=classes))
         run = cls(config, workdir)
-        run._check_claim()
+        run._check_saved_config()
         run._check_classes()
         check_model(config.model, run.mesh)
         batch_share(run.mesh)
@@ -88,30 +88,30 @@ class Run:
         return run
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[None]:
+    def hold_workdir(self) -> Iterator[None]:
         """Makes the work dir this run's, and keeps others from writing there for as long as it lasts.
 
         Raises InputError where another run writes there now, or came first.
         """
         with contextlib.ExitStack() as stack:
-            if is_first():
+            if is_primary_process():
                 make_directory(self.workdir)
-                stack.enter_context(locked(self.workdir))
-                self._check_claim()
+                stack.enter_context(lock_workdir(self.workdir))
+                self._check_saved_config()
                 self._check_palette()
-                write_claim(self.workdir, self.config, self.palette)
-            wait_for_all("the work dir is claimed")
+                write_config(self.workdir, self.config, self.palette)
+            barrier("the work dir is claimed")
             if not (self.workdir / CONFIG).exists():
                 here = f"process {jax.process_index()}"
                 raise InputError(f"{here} does not see {self.workdir}; put it where all processes do")
             yield
 
-    def _check_claim(self):
+    def _check_saved_config(self):
         if (self.workdir / CONFIG).exists():
             _check_same(saved_config(self.workdir), self.config, self.workdir)
 
     def _schedule(self, config):
-        steps_per_epoch = len(self.train) / config.data.batch_size
+        steps_per_epoch = len(self.train_source) / config.data.batch_size
         return learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
 
     @functools.cached_property
@@ -144,31 +144,31 @@ class Run:
 
     def _check_classes(self):
         name, weight, classes = self.config.data.name, self.config.objective.class_weight, self.config.model.classes
-        if (weight or classes) and not self.train.classes:
+        if (weight or classes) and not self.train_source.classes:
             raise InputError(
                 f"data.name={name} has no labels, and objective.class_weight={weight:g} with model.classes={classes} "
                 "needs them; give each class a sub-folder, or set both to 0"
             )
-        if classes and self.train.classes != classes:
+        if classes and self.train_source.classes != classes:
             raise InputError(
-                f"data.name={name} has {self.train.classes} classes, but model.classes={classes}; set model.classes=0 "
-                "to have them counted"
+                f"data.name={name} has {self.train_source.classes} classes, but model.classes={classes}; set "
+                "model.classes=0 to have them counted"
             )
 
     def _check_palette(self):
         found = self.palette.hash
         if (self.workdir / CONFIG).exists():
-            _, claimed = read_claim(self.workdir)
+            _, claimed = read_config(self.workdir)
             if found != claimed:
                 raise InputError(
                     f"{self.workdir / PALETTE} has hash {found}, but the run was made with {claimed}; the file is "
-                    f"damaged or another: delete it to have the colours fitted again, or restore it"
+                    f"damaged or another: delete it to have the colors fitted again, or restore it"
                 )
 
     def _check_views(self):
         views, name = self.config.evaluate.views, self.config.data.name
-        augmented = not isinstance(self.test, TokenSource) and self._augmentations[1].is_random
-        if views > 1 and not (augmented or self.test.is_random):
+        augmented = not isinstance(self.test_source, TokenSource) and self._augmentations[1].is_random
+        if views > 1 and not (augmented or self.test_source.is_random):
             raise InputError(
                 f"evaluate.views={views}, but an evaluation image of data.name={name} looks the same every time; set "
                 "evaluate.views=1"
@@ -187,7 +187,7 @@ class Run:
     @functools.cached_property
     def origin(self) -> Weights | None:
         """What the run starts from, if it is another model.  A run that has a checkpoint does not need it."""
-        path = self.config.initialise_from
+        path = self.config.initialize_from
         return open_origin(path, self.config.model) if path else None
 
     def initial_params(self) -> dict:
@@ -200,7 +200,7 @@ class Run:
     def palette(self) -> Palette:
         """The work dir's palette; at first the origin's, the file that the config names, or a fit to training pixels.
 
-        Every process takes the colours that process 0 has.
+        Every process takes the colors that process 0 has.
         """
         path, given = self.workdir / PALETTE, self.config.palette.path
         known = {}
@@ -208,11 +208,11 @@ class Run:
             known[str(path)] = Palette.load(path)
         claimed = path.exists() and (self.workdir / CONFIG).exists()
         if not claimed and self.origin and self.origin.palette:
-            known[f"initialise_from={self.config.initialise_from}"] = self.origin.palette
+            known[f"initialize_from={self.config.initialize_from}"] = self.origin.palette
         if not claimed and self.config.continue_from:
             _, known[f"continue_from={self.config.continue_from}"] = self._continued
-        if isinstance(self.train, TokenSource) and self.train.palette:
-            known[self.config.data.name] = self.train.palette
+        if isinstance(self.train_source, TokenSource) and self.train_source.palette:
+            known[self.config.data.name] = self.train_source.palette
         if given:
             known[f"palette.path={given}"] = Palette.load(given)
         (name, palette), *others = known.items() or [("the fit", self._fit_palette())]
@@ -224,24 +224,24 @@ class Run:
                 )
         if len(palette) != self.config.model.vocabulary:
             raise InputError(
-                f"the palette has {len(palette)} colours, but model.vocabulary={self.config.model.vocabulary}; "
+                f"the palette has {len(palette)} colors, but model.vocabulary={self.config.model.vocabulary}; "
                 f"set model.vocabulary={len(palette)} or another palette"
             )
-        agreed = Palette(from_first(palette.colors))
+        agreed = Palette(broadcast_from_primary(palette.colors))
         return palette if agreed == palette else agreed  # the one that was loaded knows where its table lies
 
     def _fit_palette(self):
         if self.origin:
             raise InputError(
-                f"initialise_from={self.config.initialise_from} does not say which colours its tokens are; set "
+                f"initialize_from={self.config.initialize_from} does not say which colors its tokens are; set "
                 "palette.path, such as to kmeans_centers.npy"
             )
-        if isinstance(self.train, TokenSource):
+        if isinstance(self.train_source, TokenSource):
             raise InputError(
-                f"data.name={self.config.data.name} does not say which colours its tokens are; set palette.path"
+                f"data.name={self.config.data.name} does not say which colors its tokens are; set palette.path"
             )
         colors, counts = count_colors(
-            self.train,
+            self.train_source,
             self._augmentations[1],
             pixels=self.config.palette.pixels,
             seed=self.config.seed,
@@ -254,17 +254,17 @@ class Run:
             seed=self.config.seed,
             iterations=self.config.palette.iterations,
         )
-        if is_first():
+        if is_primary_process():
             print(f"palette: {report.describe(palette)}")
         return palette
 
     @functools.cached_property
-    def train(self) -> Source:
+    def train_source(self) -> Source:
         """The training images."""
         return load_source(self.config.data, "train")
 
     @functools.cached_property
-    def test(self) -> Source:
+    def test_source(self) -> Source:
         """The images of `config.evaluate.split`."""
         return load_source(self.config.data, self.config.evaluate.split)
 
@@ -276,7 +276,7 @@ class Run:
         """This process's part of the training batches from a step on."""
         index, count = batch_share(self.mesh)
         return batches(
-            self.train,
+            self.train_source,
             self.palette,
             self._augmentations[0],
             seed=self.config.seed,
@@ -309,8 +309,8 @@ class Run:
         return with_masks(found, self.config.objective.mask_rate, self.config.seed, draw)
 
     def test_examples(self, draw: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """What is measured: every image of `test`, in each of its `evaluate.views`, as `examples` has them."""
-        return self.examples(self.test, views=self.config.evaluate.views, draw=draw)
+        """What is measured: every image of `test_source`, in each of its `evaluate.views`, as `examples` has them."""
+        return self.examples(self.test_source, views=self.config.evaluate.views, draw=draw)
 
     @property
     def masks(self) -> int:
@@ -318,16 +318,18 @@ class Run:
         return 1 if self.config.model.causal else self.config.evaluate.votes
 
     def pictures(self, n: int) -> np.ndarray:
-        """The first n evaluation images at the model's resolution, (n, r, r, 3) uint8; of tokens, their colours."""
-        if isinstance(self.test, TokenSource):
-            return self.palette.decode(next(self.examples(self.test))["tokens"][:n])
-        stream = originals(self.test, self._augmentations[1], batch_size=n, max_skipped=self.config.data.tolerated)
+        """The first n evaluation images at the model's resolution, (n, r, r, 3) uint8; of tokens, their colors."""
+        if isinstance(self.test_source, TokenSource):
+            return self.palette.decode(next(self.examples(self.test_source))["tokens"][:n])
+        stream = originals(
+            self.test_source, self._augmentations[1], batch_size=n, max_skipped=self.config.data.tolerated
+        )
         return next(stream)["image"]
 
 
 def saved_config(workdir: pathlib.Path) -> RunConfig:
     """Reads the config that a work dir was made with.  Raises InputError where there is none."""
-    config, _ = read_claim(workdir)
+    config, _ = read_config(workdir)
     return config
 
 

@@ -8,7 +8,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.sheets import plot_passes, save_drawing, save_samples
 
 SHOWN = 12  # images in passes.png
@@ -33,7 +33,7 @@ def main(config, workdir, options) -> None:
         batch_size=options.batch_size,
         window=window,
     )
-    if not is_first():
+    if not is_primary_process():
         return
     tokens_bt, passes_bt = drawn.tokens[0], drawn.passes[0]
     images = loaded.palette.decode(tokens_bt)

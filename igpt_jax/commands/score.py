@@ -7,7 +7,7 @@ import numpy as np
 from igpt_jax.commands.inputs import load_model, load_tokens, output_directory
 from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.files import make_directory
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.sheets import plot_surprise
 
 SHOWN = 24  # images in the picture, and test images scored if no others are given
@@ -21,7 +21,7 @@ def main(config, workdir, options) -> None:
     names, tokens_bt = load_tokens(options, loaded, SHOWN)
     nats_bt = likelihood(loaded.model, loaded.params, tokens_bt, mesh=loaded.mesh, batch_size=options.batch_size)
 
-    if not is_first():
+    if not is_primary_process():
         return
     make_directory(out)
     scores = {name: float(nats) for name, nats in zip(names, nats_bt.mean(axis=1), strict=True)}

@@ -12,7 +12,7 @@ from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
 from igpt_jax.evaluate.forward import mean_nats
-from igpt_jax.parallel.processes import is_first
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
 from igpt_jax.train.optimizer import warmup_steps
@@ -31,7 +31,7 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
         if options.replay is not None:
             _replay(run, options.replay)
             return
-        with run.claim():
+        with run.hold_workdir():
             try:
                 params = _train(run, start, preemption, _profilers(workdir) if options.profile else ())
             except Preempted as notice:
@@ -42,10 +42,10 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
 
 def _say_warmup(run):
     """One line where the warm-up is shorter than the config says, since the run is short."""
-    config, steps_per_epoch = run.config.optimizer, len(run.train) / run.config.data.batch_size
+    config, steps_per_epoch = run.config.optimizer, len(run.train_source) / run.config.data.batch_size
     wanted = round(config.warmup_epochs * steps_per_epoch)
     taken = warmup_steps(config, steps=run.config.steps, steps_per_epoch=steps_per_epoch)
-    if taken < wanted and is_first():
+    if taken < wanted and is_primary_process():
         print(
             f"warm-up: {taken} steps, a quarter of the run; optimizer.warmup_epochs={config.warmup_epochs:g} would be "
             f"{wanted} of its {run.config.steps}",
@@ -66,7 +66,7 @@ def _train(run, start, preemption, hooks):
         run.config,
         run.workdir,
         palette=run.palette,
-        images_per_epoch=len(run.train),
+        images_per_epoch=len(run.train_source),
         batches_from=run.batches_from,
         evaluate=measure,
         mesh=run.mesh,
@@ -78,7 +78,7 @@ def _train(run, start, preemption, hooks):
     if run.config.keep_best:
         del state, params
         last, (step, params) = step, restore(run)
-        if is_first():
+        if is_primary_process():
             print(f"{run.config.keep_best} was best after step {step} of {last}")
     evaluate(run, params, step, start, probed=is_probed(run))
     return params
@@ -89,7 +89,7 @@ def _replay(run, step):
         run.config,
         run.workdir,
         step,
-        images_per_epoch=len(run.train),
+        images_per_epoch=len(run.train_source),
         batches_from=run.batches_from,
         mesh=run.mesh,
         initial_params=run.initial_params,

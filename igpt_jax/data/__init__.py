@@ -1,1 +1,1 @@
-"""Images in, colour tokens out: palettes, sources, augmentations and the tf.data pipeline."""
+"""Images in, color tokens out: palettes, sources, augmentations and the tf.data pipeline."""

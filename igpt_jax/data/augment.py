@@ -76,7 +76,7 @@ class Augmentation:
 
 
 def central_square(height_width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """The largest square about the centre: what is left of "shorter side to 224, centre crop of 224 x 224"."""
+    """The largest square about the center: what is left of "shorter side to 224, center crop of 224 x 224"."""
     del seed
     height_width = tf.cast(height_width, tf.float32)
     side = tf.reduce_min(height_width)

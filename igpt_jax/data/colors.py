@@ -1,4 +1,4 @@
-"""Counting the colours of a source: all that fitting a palette needs to know of millions of images."""
+"""Counting the colors of a source: all that fitting a palette needs to know of millions of images."""
 
 import numpy as np
 import tqdm
@@ -14,12 +14,12 @@ _LEAST = 64  # pixels of an image, where there are more images than needed
 def count_colors(
     source: Source, augmentation: Augmentation, *, pixels: int, seed: int = 0, max_skipped: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws pixels from images in random order, equally many from each, and counts how often each colour occurs.
+    """Draws pixels from images in random order, equally many from each, and counts how often each color occurs.
 
     The images pass once and come as the model sees them, at its resolution.  As many of them are read as it takes to
     find `pixels` at 64 or more an image; memory stays at 128 MiB whatever their number.
 
-    Returns the distinct colours (n, 3) uint8 and their counts (n,) int64.
+    Returns the distinct colors (n, 3) uint8 and their counts (n,) int64.
     """
     counts = np.zeros(2**24, np.int64)
     context = augmentation.resolution**2
@@ -27,7 +27,7 @@ def count_colors(
     images = min(len(source), -(-pixels // each))
     rng = np.random.default_rng(seed)
     stream = originals(source, augmentation, batch_size=_BATCH, max_skipped=max_skipped, shuffle_seed=seed)
-    with tqdm.tqdm(total=images, desc="colours", unit="image", leave=False, disable=None) as bar:
+    with tqdm.tqdm(total=images, desc="colors", unit="image", leave=False, disable=None) as bar:
         for start, batch in zip(range(0, images, _BATCH), stream, strict=False):
             image = batch["image"][: images - start].reshape(-1, context, 3)
             found = rng.permuted(image.astype(np.int32) @ (1 << 16, 1 << 8, 1), axis=1)[:, :each]

@@ -9,7 +9,7 @@ from PIL import Image
 from igpt_jax.data.tensorflow import tf
 
 _REDUCTION = 3.0  # what resampling must still do after a reduced decoding
-_MARGIN = 2  # pixels about the box: at the edge of what it decodes, libjpeg interpolates colour from less
+_MARGIN = 2  # pixels about the box: at the edge of what it decodes, libjpeg interpolates color from less
 _HEAD = 4096  # bytes in which a file says that it has EXIF data
 _ORIENTATION = 0x0112  # the EXIF tag
 

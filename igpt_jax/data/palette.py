@@ -1,4 +1,4 @@
-"""The palette: images to colour tokens in raster order, and back."""
+"""The palette: images to color tokens in raster order, and back."""
 
 import contextlib
 import dataclasses
@@ -12,14 +12,14 @@ import numpy as np
 
 from igpt_jax.errors import InputError
 
-_CELL = 8  # levels a side of the cells that share their candidate colours: 8 builds fastest for 512 colours
+_CELL = 8  # levels a side of the cells that share their candidate colors: 8 builds fastest for 512 colors
 
 _CHUNK = 2**17  # pixels that are encoded at once, in the cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Palette:
-    """v colours that stand for all 16.7 million; palettes of equal colours are equal.
+    """v colors that stand for all 16.7 million; palettes of equal colors are equal.
 
     Attributes:
       colors: (v, 3) float32 RGB in [-1, 1], 1 <= v <= 65536; token i paints with row i.
@@ -27,7 +27,7 @@ class Palette:
     Raises:
       InputError: another shape, a value that is not finite, or one outside [-1, 1].
 
-    Source: the released kmeans_centers.npy holds 512 colours in this scale (paper, section 3.2).
+    Source: the released kmeans_centers.npy holds 512 colors in this scale (paper, section 3.2).
     """
 
     colors: np.ndarray
@@ -36,13 +36,13 @@ class Palette:
     def __post_init__(self):
         colors = np.array(self.colors, np.float32)
         if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= len(colors) <= 65536:
-            raise InputError(f"palette colours have shape {colors.shape}; expected (v, 3) with v in 1..65536")
+            raise InputError(f"palette colors have shape {colors.shape}; expected (v, 3) with v in 1..65536")
         if not np.isfinite(colors).all():
-            raise InputError("palette colours hold NaN or infinity; expected finite values in [-1, 1]; fit them again")
+            raise InputError("palette colors hold NaN or infinity; expected finite values in [-1, 1]; fit them again")
         if np.abs(colors).max() > 1:
             raise InputError(
-                f"palette colours span [{colors.min():g}, {colors.max():g}]; expected [-1, 1]; "
-                "for colours in 0..255 pass colors / 127.5 - 1"
+                f"palette colors span [{colors.min():g}, {colors.max():g}]; expected [-1, 1]; "
+                "for colors in 0..255 pass colors / 127.5 - 1"
             )
         colors.setflags(write=False)
         object.__setattr__(self, "colors", colors)
@@ -53,21 +53,21 @@ class Palette:
         try:
             palette = cls(np.load(path, allow_pickle=False))
         except FileNotFoundError:
-            raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colours in [-1, 1]") from None
+            raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colors in [-1, 1]") from None
         except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds
             raise InputError(f"{path} is not a palette: {error}") from error
         object.__setattr__(palette, "_directory", pathlib.Path(path).parent)
         return palette
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the colours as .npy; a reader finds the old file or the whole new one, never a part."""
+        """Writes the colors as .npy; a reader finds the old file or the whole new one, never a part."""
         path = pathlib.Path(path)
         _write_array(path, self.colors)
         object.__setattr__(self, "_directory", path.parent)
 
     @functools.cached_property
     def hash(self) -> str:
-        """16 hex digits that name these colours: the start of the SHA-256 of their float32 bytes."""
+        """16 hex digits that name these colors: the start of the SHA-256 of their float32 bytes."""
         return hashlib.sha256(self.colors.astype("<f4").tobytes()).hexdigest()[:16]
 
     def __eq__(self, other):
@@ -80,10 +80,10 @@ class Palette:
         return len(self.colors)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Names every pixel's nearest colour exactly, the lowest token on a tie.
+        """Names every pixel's nearest color exactly, the lowest token on a tie.
 
         images: (b, r, r, 3) uint8 RGB in 0..255.  Returns (b, r*r) int32 in [0, v), in raster order.  Nearest is
-        by squared distance in the scale of the colours, x / 127.5 - 1, in float64.  The first call builds `table`.
+        by squared distance in the scale of the colors, x / 127.5 - 1, in float64.  The first call builds `table`.
 
         Raises:
           InputError: another dtype or shape.
@@ -104,12 +104,12 @@ class Palette:
         return tokens.reshape(len(images), -1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Paints tokens with their colours.
+        """Paints tokens with their colors.
 
         tokens: (b, r*r) integers in [0, v), in raster order.  Returns (b, r, r, 3) uint8, rint(127.5 * (c + 1)).
 
         Raises:
-          InputError: a length that is not a square, or a token without a colour.
+          InputError: a length that is not a square, or a token without a color.
         """
         tokens = np.asarray(tokens)
         side = round(tokens.shape[-1] ** 0.5) if tokens.ndim == 2 else 0
@@ -125,7 +125,7 @@ class Palette:
 
     @functools.cached_property
     def table(self) -> np.ndarray:
-        """The nearest colour of every uint8 pixel: (2**24,) uint16, indexed by red | green << 8 | blue << 16.
+        """The nearest color of every uint8 pixel: (2**24,) uint16, indexed by red | green << 8 | blue << 16.
 
         A palette that was loaded or saved keeps it beside its file as HASH.nearest.npy, 32 MiB that may be deleted.
         """
@@ -140,11 +140,11 @@ class Palette:
         return table
 
     def _build_table(self):
-        """Exact: floating-point addition is monotone, so within a cell of 8x8x8 pixels a colour whose least distance
+        """Exact: floating-point addition is monotone, so within a cell of 8x8x8 pixels a color whose least distance
         exceeds another's greatest can win nowhere; six of 512 remain on average.
         """
         scale = np.arange(256)[:, None] / 127.5 - 1
-        distances = (scale - self.colors.T.astype(np.float64)[:, None, :]) ** 2  # (channel, level, colour)
+        distances = (scale - self.colors.T.astype(np.float64)[:, None, :]) ** 2  # (channel, level, color)
         cells = 256 // _CELL
         distances = distances.reshape(3, cells, _CELL, len(self))
         least, greatest = distances.min(2), distances.max(2)

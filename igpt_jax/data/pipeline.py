@@ -1,4 +1,4 @@
-"""The tf.data pipeline: a source's images as batches of colour tokens, each a pure function of seed and step."""
+"""The tf.data pipeline: a source's images as batches of color tokens, each a pure function of seed and step."""
 
 from collections.abc import Iterator
 
@@ -153,7 +153,7 @@ def _read_tokens(indices, source, palette):
         tokens = source.read(index)
         if tokens.min() < 0 or tokens.max() >= len(palette):
             raise InputError(
-                f"the tokens span [{tokens.min()}, {tokens.max()}], but the palette has {len(palette)} colours; give "
+                f"the tokens span [{tokens.min()}, {tokens.max()}], but the palette has {len(palette)} colors; give "
                 "the palette that made them as palette.path"
             )
         yield {"tokens": tokens, "label": source.labels[index], "index": index.astype(np.int32)}

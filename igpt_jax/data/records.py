@@ -171,7 +171,7 @@ class TokenSource:
       tokens: arrays (m, r*r) of integers, one after the other.
       labels: (n,) int32 in [0, classes), n the sum of all m.
       classes: how many labels there are; 0 without labels.
-      palette: the colours that made them; None where the files do not say.
+      palette: the colors that made them; None where the files do not say.
     """
 
     tokens: Sequence[np.ndarray]

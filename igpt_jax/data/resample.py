@@ -28,15 +28,15 @@ def _area(start, length, size, resolution):
     edges = start + length / resolution * tf.range(resolution + 1, dtype=tf.float32)
     pixels = tf.range(size, dtype=tf.float32)
     overlap = tf.minimum(edges[1:, None], pixels + 1) - tf.maximum(edges[:-1, None], pixels)
-    return _normalise(tf.nn.relu(overlap))
+    return _normalize(tf.nn.relu(overlap))
 
 
 def _widened(kernel: Callable):
     def weights(start, length, size, resolution):
         step = length / resolution
-        centres = start + step * (tf.range(resolution, dtype=tf.float32) + 0.5)
+        centers = start + step * (tf.range(resolution, dtype=tf.float32) + 0.5)
         pixels = tf.range(size, dtype=tf.float32) + 0.5
-        return _normalise(kernel(tf.abs(pixels - centres[:, None]) / tf.maximum(step, 1.0)))
+        return _normalize(kernel(tf.abs(pixels - centers[:, None]) / tf.maximum(step, 1.0)))
 
     return weights
 
@@ -51,7 +51,7 @@ def _keys(x):
     return tf.where(x < 1, near, tf.where(x < 2, far, 0.0))
 
 
-def _normalise(weights):
+def _normalize(weights):
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 

@@ -78,7 +78,7 @@ def _stored_on_disk(batches, directory):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Some rows of labelled features, which a probe is fitted to or reads."""
+    """Some rows of labeled features, which a probe is fitted to or reads."""
 
     features_lbd: np.ndarray  # floats of any type
     labels_b: np.ndarray
@@ -110,7 +110,7 @@ class Rows:
         """Places of all rows, a part after the other that fits in memory."""
         return (slice(start, start + _CHUNK) for start in range(0, len(self), _CHUNK))
 
-    def standardisation(self, layers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def standardization(self, layers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and 1 / standard deviation of every feature over these rows, (k * d,) float32; 0 for a constant one.
 
         Accumulated in float64 from the first row on, whatever the number of rows.

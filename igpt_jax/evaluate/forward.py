@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import mean_where, token_nats
 from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
-from igpt_jax.parallel.processes import fetch
+from igpt_jax.parallel.processes import allgather
 
 
 def with_masks(examples: Iterable[dict], mask_rate: float, seed: int, draw: int = 0) -> Iterator[dict]:
@@ -51,7 +51,7 @@ def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: 
         size = size or math.ceil(b / mesh.shape["data"]) * mesh.shape["data"]
         filled = put_whole_batch({name: np.resize(x, (size, *x.shape[1:])) for name, x in batch.items()}, mesh)
         with logical_axes(mesh):
-            outputs = fetch(function(filled))
+            outputs = allgather(function(filled))
         yield jax.tree.map(lambda x, b=b: x[:b], outputs)
 
 

@@ -34,9 +34,9 @@ class Probes(NamedTuple):
 def fit_probes(features_lbd: np.ndarray, labels_b: np.ndarray, classes: int, l2_s: Sequence[float]) -> Probes:
     """Solves the logistic regression of every layer and strength to its optimum.
 
-    Minimises, for each layer l and strength s, the mean cross-entropy in nats over the images plus
+    Minimizes, for each layer l and strength s, the mean cross-entropy in nats over the images plus
     `l2_s / 2 * sum(weights_dc**2)`; biases are not penalised. scikit-learn's `LogisticRegression` reaches the same
-    optimum with `C = 1 / (l2 * images)`. The features, (l, b, d), are used as given: standardise them first. One layer
+    optimum with `C = 1 / (l2 * images)`. The features, (l, b, d), are used as given: standardize them first. One layer
     at a time is moved to the device, in float32. labels_b: (b,) integers in [0, classes); a class may have no image.
 
     Raises InputError when shapes disagree, labels are out of range, features are not finite, or a strength is not
@@ -102,13 +102,13 @@ def solve(features_bd, labels_b, l2_s, classes):
     variance_d1 = jnp.append(jnp.maximum(variance_d, 0), 1)[:, None]
     is_label_bc = jax.nn.one_hot(labels_b, classes, dtype=bool)
 
-    def minimise(weights_dc, l2):
-        weights_dc = _minimise(features, is_label_bc, variance_d1, l2, weights_dc)
+    def minimize(weights_dc, l2):
+        weights_dc = _minimize(features, is_label_bc, variance_d1, l2, weights_dc)
         value, gradient_dc = _value_and_gradient(features, is_label_bc, l2, weights_dc, features_bd @ weights_dc)
         return weights_dc, (weights_dc, value, jnp.linalg.norm(gradient_dc))
 
     strongest_first_s = jnp.argsort(-l2_s)
-    _, path = jax.lax.scan(minimise, jnp.zeros((width + 1, classes)), l2_s[strongest_first_s])
+    _, path = jax.lax.scan(minimize, jnp.zeros((width + 1, classes)), l2_s[strongest_first_s])
     weights_sdc, value_s, norm_s = jax.tree.map(lambda x: x[jnp.argsort(strongest_first_s)], path)
     return jnp.einsum("de,sec->sdc", axes_de, weights_sdc[:, :-1]), weights_sdc[:, -1], value_s, norm_s
 
@@ -124,7 +124,7 @@ class _State(NamedTuple):
     history: tuple[jax.Array, jax.Array]  # steps and gradient changes (m, d, c), oldest first
 
 
-def _minimise(features, is_label_bc, variance_d1, l2, weights_dc):
+def _minimize(features, is_label_bc, variance_d1, l2, weights_dc):
     """Descends from the given weights to the optimum."""
     features_bd, _ = features
     images, width_and_one = features_bd.shape
@@ -141,10 +141,10 @@ def _minimise(features, is_label_bc, variance_d1, l2, weights_dc):
         def slope_and_curvature(length):
             _, residual_bc = cross_entropy(state.logits_bc + length * change_bc, is_label_bc)
             probability_bc = residual_bc + is_label_bc
-            centred_bc = change_bc - jnp.sum(probability_bc * change_bc, axis=-1, keepdims=True)
+            centered_bc = change_bc - jnp.sum(probability_bc * change_bc, axis=-1, keepdims=True)
             return (
                 jnp.vdot(residual_bc, change_bc) / images + penalty_slope + length * penalty_curvature,
-                jnp.vdot(probability_bc, centred_bc**2) / images + penalty_curvature,
+                jnp.vdot(probability_bc, centered_bc**2) / images + penalty_curvature,
             )
 
         converged = -slope / 2 <= TOLERANCE * state.value

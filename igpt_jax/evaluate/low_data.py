@@ -1,4 +1,4 @@
-"""Probes fitted to a few labelled images of every class, as the paper's table 4 has them."""
+"""Probes fitted to a few labeled images of every class, as the paper's table 4 has them."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from igpt_jax.evaluate.probe import check_pair, fit, score
 
 @dataclasses.dataclass(frozen=True)
 class LowDataResult:
-    """Accuracies in per cent over random subsets of the labelled images."""
+    """Accuracies in per cent over random subsets of the labeled images."""
 
     labels_per_class: int
     accuracies: tuple[float, ...]  # on the test images, one a subset; BERT: the mean over the masks
@@ -50,7 +50,7 @@ def low_data(
     beside the summed loss, and thus one prior on the weights for any number of images (`1 / C` in scikit-learn).
 
     Features and labels are as in `probe`, one training row an image. Subset i is drawn by (seed, i), with the same
-    number of every class. Features are standardised with those of the subset.
+    number of every class. Features are standardized with those of the subset.
 
     Raises InputError as `probe` does, and where a class has too few images.
     """

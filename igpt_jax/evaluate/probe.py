@@ -25,7 +25,7 @@ RATES_AT_ONCE = 4  # learning rates that are tried together
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class LayerResult:
     """What one probe reads from one layer, or from several side by side; accuracies in per cent."""
 
     layers: tuple[int, ...]  # their numbers
@@ -40,13 +40,13 @@ class Reading:
 class ProbeResult:
     """One probe a layer, and one of several layers about the best where `concatenate` asks for it."""
 
-    readings: tuple[Reading, ...]
-    concatenated: Reading | None
+    layer_results: tuple[LayerResult, ...]
+    concatenated: LayerResult | None
 
     @property
-    def best(self) -> Reading:
+    def best(self) -> LayerResult:
         """The layer that reads the held-out images best: highest accuracy, ties to the lower loss."""
-        return max(self.readings, key=lambda reading: (reading.held_out_accuracy, -reading.held_out_loss))
+        return max(self.layer_results, key=lambda reading: (reading.held_out_accuracy, -reading.held_out_loss))
 
     @property
     def best_layer(self) -> int:
@@ -75,12 +75,12 @@ def probe(
 
     A fraction `config.held_out` of the training images, drawn by `seed`, chooses the setting of each layer and then the
     best layer: highest held-out accuracy, ties to the lower held-out loss. Each layer is refitted to all training
-    images at its setting and scored on the test images. With `config.concatenate` of k, the k layers centred at the
+    images at its setting and scored on the test images. With `config.concatenate` of k, the k layers centered at the
     best (moved inwards at the ends of the network) are then read together by one probe, chosen and refitted likewise.
 
     The solver "lbfgs" reaches the optimum for each strength of `config.l2`, and the best is taken. "sgd" tries
     `config.rates` in their order, and stops at the first whose held-out accuracy (at a tie, loss) is worse than the one
-    before it. Both see features standardised with the mean and the standard deviation of the images fitted to;
+    before it. Both see features standardized with the mean and the standard deviation of the images fitted to;
     dimensions that never vary there count for nothing. For "sgd" they are then divided by the square root of their
     number, so that an image's squared norm is 1 on average. The curvature is then at most 1/2 in every layer and at
     every width, and steps with momentum 0.9 are stable up to a rate of 7.6 or more (2 (1 + momentum) / curvature): the
@@ -90,7 +90,7 @@ def probe(
     labels are (b,) integers in [0, classes). Raw pixels are one layer of width h*w*3. The training rows are `views`
     passes over the same images in the same order; all views of an image are held out together. The test rows are
     `masks` passes, each under other masks of a BERT model. Follows section 3.1 of the paper, which states neither
-    regularisation nor standardisation.
+    regularization nor standardization.
 
     Raises InputError when shapes disagree, labels or layers are out of range, features are not finite, or the split
     leaves a side empty.
@@ -111,11 +111,11 @@ def probe(
         settings_gs = np.array([[choice.setting] for choice in choices], np.float32)
         probes = fit(train, groups, settings_gs, classes, config, seed)
         scores = (score(probe, test, masks, seed) for probe in probes)
-        return tuple(Reading(*choice, *accuracies) for choice, accuracies in zip(choices, scores, strict=True))
+        return tuple(LayerResult(*choice, *accuracies) for choice, accuracies in zip(choices, scores, strict=True))
 
     result = ProbeResult(read([(layer,) for layer in layers]), concatenated=None)
     if config.concatenate:
-        (concatenated,) = read([centred(result.best_layer, config.concatenate, count)])
+        (concatenated,) = read([centered(result.best_layer, config.concatenate, count)])
         result = dataclasses.replace(result, concatenated=concatenated)
     return result
 
@@ -132,7 +132,7 @@ def check_pair(train_features_lbd, train_labels_b, test_features_lbd, test_label
         )
 
 
-def centred(layer: int, k: int, layers: int) -> tuple[int, ...]:
+def centered(layer: int, k: int, layers: int) -> tuple[int, ...]:
     """The k consecutive layers about one, of `layers`; moved inwards where they would reach beyond the ends."""
     first = min(max(layer - k // 2, 0), layers - k)
     return tuple(range(first, first + k))
@@ -226,12 +226,12 @@ def fit(
     """Fits a probe for each group of layers, which all have equally many, at each of its settings; (g, s) float32."""
     if config.solver == "lbfgs":
         for layers, l2_s in zip(groups, settings_gs, strict=True):
-            mean_d, scale_d = rows.standardisation(layers)
+            mean_d, scale_d = rows.standardization(layers)
             features_bd = (rows.read(layers).astype(np.float32, copy=False) - mean_d) * scale_d
             weights_sdc, biases_sc, _, _ = solve(features_bd, rows.labels, checked_l2(l2_s), classes)
             yield LinearProbe(layers, mean_d, scale_d, weights_sdc, biases_sc)
     else:
-        mean_gd, scale_gd = map(np.stack, zip(*map(rows.standardisation, groups), strict=True))
+        mean_gd, scale_gd = map(np.stack, zip(*map(rows.standardization, groups), strict=True))
         scale_gd /= np.sqrt(np.maximum(np.count_nonzero(scale_gd, axis=1, keepdims=True), 1), dtype=np.float32)
         weights_gsdc, biases_gsc = descend(rows, groups, mean_gd, scale_gd, settings_gs, classes, config, seed)
         yield from map(LinearProbe, groups, mean_gd, scale_gd, weights_gsdc, biases_gsc)

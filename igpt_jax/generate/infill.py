@@ -57,7 +57,7 @@ def infill(
     if not hidden_bt.any():
         raise InputError("the mask hides nothing; hide the pixels to fill, white in a PNG")
     if sampler.top_k > model.config.vocabulary:
-        raise InputError(f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colours; 0 keeps them all")
+        raise InputError(f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colors; 0 keeps them all")
     most = int(hidden_bt.sum(axis=1).max())
 
     def draw(rngs_b, batch):

@@ -28,7 +28,7 @@ def nearest(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def divergences(tokens_bt: np.ndarray, train_bt: np.ndarray, vocabulary: int) -> dict[str, float]:
     """Jensen-Shannon divergences in nats, 0 to ln 2, between the histograms of two sets of images.
 
-    Of single tokens, and of pairs of neighbouring tokens in a row and in a column.
+    Of single tokens, and of pairs of neighboring tokens in a row and in a column.
     """
 
     def histograms(tokens_bt):

@@ -18,19 +18,19 @@ LONG_SEGMENT = 512  # on accelerators, which read fast but compile the network f
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How a colour is drawn from its logits: temperature, then top-k, then top-p."""
+    """How a color is drawn from its logits: temperature, then top-k, then top-p."""
 
-    temperature: float = 1.0  # 0 takes the likeliest colour
-    top_k: int = 0  # keep the k likeliest colours; 0 keeps all
-    top_p: float = 1.0  # keep the likeliest colours until their probabilities sum to p
+    temperature: float = 1.0  # 0 takes the likeliest color
+    top_k: int = 0  # keep the k likeliest colors; 0 keeps all
+    top_p: float = 1.0  # keep the likeliest colors until their probabilities sum to p
 
     def __post_init__(self):
         if self.temperature < 0:
-            raise InputError(f"temperature={self.temperature} must not be negative; 0 takes the likeliest colour")
+            raise InputError(f"temperature={self.temperature} must not be negative; 0 takes the likeliest color")
         if self.top_k < 0:
-            raise InputError(f"top_k={self.top_k} must be 0 (all colours) or more")
+            raise InputError(f"top_k={self.top_k} must be 0 (all colors) or more")
         if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p={self.top_p} must lie in (0, 1]; 1 keeps all colours")
+            raise InputError(f"top_p={self.top_p} must lie in (0, 1]; 1 keeps all colors")
 
     def __call__(self, rngs_b: jax.Array, logits_bv: jax.Array) -> jax.Array:
         """Draws one token an image, each with its own key.  Returns (b,) int32."""
@@ -95,7 +95,7 @@ def sample(
     image advances at its own pace, and finished ones wait for the slowest.
 
     The tokens do not depend on the window but for rounding: products of other shapes round otherwise, and where two
-    colours tie within that, the other one may be drawn, and the image takes another course from there.  In float32
+    colors tie within that, the other one may be drawn, and the image takes another course from there.  In float32
     that is rare: no token of those compared, small networks on a CPU.  In bfloat16 it is not: there about one token in
     a thousand.  Either way every token is drawn from the network's own logits for the tokens before it, so no window is
     an approximation of another.
@@ -111,7 +111,7 @@ def sample(
     context, row = model.config.context, model.config.resolution
     if sampler.top_k > model.config.vocabulary:
         raise InputError(
-            f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colours of the palette; 0 keeps them all"
+            f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colors of the palette; 0 keeps them all"
         )
     if given >= context:
         raise InputError(f"{given} positions are given and the image has {context}; give fewer, to leave some to draw")

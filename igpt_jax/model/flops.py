@@ -24,7 +24,7 @@ class Chip:
         return int(self.hbm * 2**30)
 
 
-NEWTON_SCHULZ_ITERATIONS = 5  # by which Muon orthogonalises
+NEWTON_SCHULZ_ITERATIONS = 5  # by which Muon orthogonalizes
 
 # By jax's device_kind.  TPUs: docs.cloud.google.com/tpu, the page of each version, which counts links both ways: 400,
 # 1,200 and 800 GB/s of v5e, v5p and v6e.  v4's six links of 50 GB/s are from Jouppi et al. 2023 (arXiv:2304.01433).
@@ -69,7 +69,7 @@ def executed_flops(config: ModelConfig, images: int) -> float:
 
 
 def muon_flops(config: ModelConfig) -> float:
-    """What Muon's orthogonalisations add to a step, whatever its batch: products of matrices s x s and s x r, s <= r.
+    """What Muon's orthogonalizations add to a step, whatever its batch: products of matrices s x s and s x r, s <= r.
 
     Every iteration takes two products with the matrix, s·s·r, and one of the small square.
     """

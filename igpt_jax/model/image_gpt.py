@@ -1,4 +1,4 @@
-"""Image GPT: colour tokens in; logits, features of every layer or class logits out."""
+"""Image GPT: color tokens in; logits, features of every layer or class logits out."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.transformer import RMSNorm, gather, mean_over_positions, spread, stack
+from igpt_jax.model.transformer import RMSNorm, all_gather_weight, mean_over_positions, shard_activations, stack
 
 
 class ImageGPT(nn.Module):
@@ -17,26 +17,26 @@ class ImageGPT(nn.Module):
       config: shape, objective and arithmetic.  An "ar" model is causal: a learned start vector replaces the first
         token and the rest shift right, so the logits at position i depend on tokens 0..i-1.  A "bert" model sees
         every position that is not masked, and has neither start vector nor shift.
-      normalised_features: whether features are of the norms that the blocks read, as the paper has them; False: of
+      normalized_features: whether features are of the norms that the blocks read, as the paper has them; False: of
         what comes into these norms.  Parameters and all other outputs are the same.
     """
 
     config: ModelConfig
-    normalised_features: bool = True
+    normalized_features: bool = True
 
     def setup(self):
         c = self.config
 
         def table(name, axes, shape, std):
             initializer = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
-            return gather(self.param(name, initializer, shape), axes)
+            return all_gather_weight(self.param(name, initializer, shape), axes)
 
         self.token_embedding_vd = table("token_embedding", ("vocabulary", "width"), (c.vocabulary, c.width), 0.02)
         if c.positions == "learned":
             self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
         if c.causal:
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
-        self.blocks = stack(c, pools_norm=self.normalised_features)
+        self.blocks = stack(c, pools_norm=self.normalized_features)
         self.final_norm = RMSNorm(c.dtype)
         head_std = 0.0 if c.zero_heads else 0.02
         if c.tied_head:
@@ -47,7 +47,7 @@ class ImageGPT(nn.Module):
             self.class_head_dc = table("class_head", ("width", "classes"), (c.width, c.classes), head_std)
 
     def __call__(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Predicts the colour of every position.
+        """Predicts the color of every position.
 
         Args:
           tokens_bt: (b, t) integers in [0, v), raster order, t at most `config.context`.
@@ -64,12 +64,12 @@ class ImageGPT(nn.Module):
     def features(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Pools what every block's attention reads, f^l = <n^l_i>_i; l = L is the final norm (paper, section 2.4).
 
-        Without `normalised_features`, <h^l_i>_i: what the released code's author answered to have used.
+        Without `normalized_features`, <h^l_i>_i: what the released code's author answered to have used.
 
         Returns (l + 1, b, d) float32.  Nothing of size (l, b, t, d) is ever kept.
         """
         h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask)
-        last_btd = self.final_norm(h_btd) if self.normalised_features else h_btd
+        last_btd = self.final_norm(h_btd) if self.normalized_features else h_btd
         return jnp.concatenate([pooled_lbd, mean_over_positions(last_btd)[None]])
 
     def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array]:
@@ -104,7 +104,7 @@ class ImageGPT(nn.Module):
             embedded_btd = jnp.where(mask[:, :, None], 0, embedded_btd)
         if self.config.positions == "learned":
             embedded_btd += self.position_embedding_td[None, : tokens_bt.shape[1]]
-        return self.blocks(spread(embedded_btd.astype(self.config.dtype)), None)
+        return self.blocks(shard_activations(embedded_btd.astype(self.config.dtype)), None)
 
     def _token_logits(self, n_btd):
         if not self.config.token_head:

@@ -21,22 +21,22 @@ REMAT_POLICIES = {
 }
 # The backward pass of what it wraps starts from the arguments; without it, the scan over the blocks would stack every
 # value between, and a reshaped copy of every weight.
-recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+remat = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
-@recomputed
+@remat
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x·sigmoid(1.702x), the released code's approximation of the Gaussian error linear unit."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-@recomputed
+@remat
 def squared_relu(x: jax.Array) -> jax.Array:
     """max(x, 0)² (So et al. 2021, arXiv:2109.08668)."""
     return jax.nn.relu(x) ** 2
 
 
-@recomputed
+@remat
 def swiglu(gate: jax.Array, x: jax.Array) -> jax.Array:
     """gate·sigmoid(gate)·x (Shazeer 2020, arXiv:2002.05202)."""
     return jax.nn.silu(gate) * x
@@ -45,7 +45,7 @@ def swiglu(gate: jax.Array, x: jax.Array) -> jax.Array:
 ACTIVATIONS = {"quick_gelu": quick_gelu, "squared_relu": squared_relu, "swiglu": swiglu}
 
 
-def gather(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+def all_gather_weight(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """Makes a weight whole along `width`, of which every device keeps a slice, for one layer's use of it.
 
     Called on the compute type, so that the slices travel in it.  The gradient takes the same way back: summed over the
@@ -55,7 +55,7 @@ def gather(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     return nn.with_logical_constraint(weight, tuple(None if axis == "width" else axis for axis in axes))
 
 
-def spread(h_btd: jax.Array) -> jax.Array:
+def shard_activations(h_btd: jax.Array) -> jax.Array:
     """Lays the activations between blocks out: images along `data`; positions along `model`, where norms need no more.
 
     A model-parallel block then begins with a gather and ends with a reduce-scatter, in place of one all-reduce, and
@@ -75,7 +75,7 @@ class RMSNorm(nn.Module):
         return _normed(x_btd, gain_d, self.dtype)
 
 
-@functools.partial(recomputed, static_argnums=2)
+@functools.partial(remat, static_argnums=2)
 def _normed(x_btd, gain_d, dtype):
     x_btd = x_btd.astype(jnp.float32)
     scale_bt1 = jax.lax.rsqrt(jnp.mean(x_btd**2, axis=-1, keepdims=True) + NORM_EPSILON)
@@ -101,9 +101,9 @@ class Linear(nn.Module):
             return self.param(name, nn.with_logical_partitioning(initializer, axes), shape)
 
         def whole(weight, axes):
-            return gather(weight.astype(self.config.dtype), axes)
+            return all_gather_weight(weight.astype(self.config.dtype), axes)
 
-        @recomputed
+        @remat
         def product(x, kernel):
             return x.reshape(-1, flat_inputs) @ whole(kernel, self.axes).reshape(flat_inputs, flat_outputs)
 
@@ -177,9 +177,9 @@ class Block(nn.Module):
     def __call__(self, h_btd: jax.Array, _=None) -> tuple[jax.Array, jax.Array]:
         """Returns the next h and the mean over positions of the normed input, (b, d) float32: the probe's feature."""
         n_btd = self.attention_norm(h_btd)
-        a_btd = spread(h_btd + self.attention(n_btd))
+        a_btd = shard_activations(h_btd + self.attention(n_btd))
         pooled_bd = mean_over_positions(n_btd if self.pools_norm else h_btd)
-        return spread(a_btd + self.mlp(self.mlp_norm(a_btd))), pooled_bd
+        return shard_activations(a_btd + self.mlp(self.mlp_norm(a_btd))), pooled_bd
 
 
 def mean_over_positions(n_btd: jax.Array) -> jax.Array:

@@ -18,13 +18,13 @@ RULES = (
     ("heads", "model"),  # heads never meet inside attention
     ("mlp", "model"),  # the MLP's two products meet once, after the second
     ("sequence", "model"),  # between blocks positions do not meet: norms and sums are split, and what is saved of them
-    ("vocabulary", None),  # a few hundred colours: too small to split
+    ("vocabulary", None),  # a few hundred colors: too small to split
     ("classes", None),  # likewise
     ("gain", None),  # likewise: norms' gains are whole on every device, which needs no gather
     ("position", None),  # of the position table, which is split along its width
     ("head_dim", None),  # attention sums over it
     ("layers", None),  # the scan runs over it
-    ("matrix", ("data", "model")),  # of the stack that Muon orthogonalises: each device does some, whole
+    ("matrix", ("data", "model")),  # of the stack that Muon orthogonalizes: each device does some, whole
 )
 
 

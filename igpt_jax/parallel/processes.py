@@ -71,7 +71,7 @@ def _parse(option):
     return {"coordinator_address": address, "num_processes": count, "process_id": index}
 
 
-def is_first() -> bool:
+def is_primary_process() -> bool:
     """Whether this process is the one that writes files and talks."""
     return jax.process_index() == 0
 
@@ -97,17 +97,17 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
-def from_first(array: np.ndarray) -> np.ndarray:
+def broadcast_from_primary(array: np.ndarray) -> np.ndarray:
     """Gives every process the array that process 0 has, bit for bit; all call it, with one shape and type."""
     return multihost_utils.broadcast_one_to_all(array.view(np.uint8)).view(array.dtype)
 
 
-def fetch(tree):
+def allgather(tree):
     """The whole of every array, as numpy, on every process; all call it."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def wait_for_all(name: str) -> None:
+def barrier(name: str) -> None:
     """Returns when every process has called it with this name."""
     multihost_utils.sync_global_devices(name)
 
@@ -121,7 +121,7 @@ def leave(status: int) -> None:
     if not jax.distributed.is_initialized():
         return
     if status == 0:
-        wait_for_all("the end")
+        barrier("the end")
         return
     sys.stdout.flush()
     sys.stderr.flush()

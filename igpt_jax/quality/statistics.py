@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 
 from igpt_jax.errors import InputError
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Statistics:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes `mu`, `sigma`, `images` and `network`; the first two are the names that pytorch-fid reads."""
-        with replacing(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             np.savez(file, mu=self.mean_d, sigma=self.covariance_dd, images=self.images, network=self.network)
 
     @classmethod

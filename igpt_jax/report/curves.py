@@ -7,14 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from igpt_jax.files import make_directory, replacing
+from igpt_jax.files import atomic_write, make_directory
 
 INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
 
 def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], split: str, palette_size: int) -> None:
     """Draws training and held-out loss over steps, in nats per token, and names the ln(v) of a uniform guess."""
-    title = f"Loss (a uniform guess over {palette_size} colours: {np.log(palette_size):.2f})"
+    title = f"Loss (a uniform guess over {palette_size} colors: {np.log(palette_size):.2f})"
     figure, axes = _axes(title, "step", "nats per token")
     for name, label, color in (("nats_per_token", "training", MUTED), (f"{split}/nats_per_token", split, ACCENT)):
         points = [(line["step"], line[name]) for line in metrics if name in line]
@@ -42,7 +42,7 @@ def plot_probe(
 
 def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str, Sequence[Mapping]]) -> None:
     """Draws the accuracy of probes of few labels a class, {name: rows with "accuracy" and "std"} (its table 4)."""
-    figure, axes = _axes("Linear probe of few labels", "labelled images a class", "test accuracy (%)")
+    figure, axes = _axes("Linear probe of few labels", "labeled images a class", "test accuracy (%)")
     for (name, rows), color in zip(curves.items(), (ACCENT, MUTED), strict=True):
         accuracies, deviations = [row["accuracy"] for row in rows], [row["std"] for row in rows]
         axes.errorbar(labels, accuracies, deviations, color=color, marker="o", capsize=3, label=name)
@@ -135,5 +135,5 @@ def _axes(title, x, y):
 
 def _save(figure, path):
     make_directory(path.parent)
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150)

@@ -1,4 +1,4 @@
-"""Sheets of images, pixel by pixel: samples, completions, surprises, neighbours, and an animation of the drawing."""
+"""Sheets of images, pixel by pixel: samples, completions, surprises, neighbors, and an animation of the drawing."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,26 +9,26 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from igpt_jax.data.palette import Palette
-from igpt_jax.files import make_directory, replacing
+from igpt_jax.files import atomic_write, make_directory
 
 VISIBLE = 96  # pixels a side that an image is enlarged to, about
 GRAY = np.uint8(127)  # stands for what is hidden or not yet drawn
 
 
 def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> None:
-    """Shows the colours, dark to light, and `images` (b, r, r, 3) uint8 above their quantised selves."""
+    """Shows the colors, dark to light, and `images` (b, r, r, 3) uint8 above their quantized selves."""
     colors = np.rint(127.5 * (palette.colors + 1)).astype(np.uint8)
     columns = min(32, len(colors))
     blank = np.full((-len(colors) % columns, 3), 255, np.uint8)
     swatches = np.concatenate([colors, blank]).reshape(-1, columns, 3)
-    quantised = palette.decode(palette.encode(images))
+    quantized = palette.decode(palette.encode(images))
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(1, 2))
     top.imshow(swatches, aspect="auto")
-    top.set_title(f"{len(colors)} colours", fontsize=10)
+    top.set_title(f"{len(colors)} colors", fontsize=10)
     top.set(xticks=[], yticks=[])
-    bottom.imshow(tile(np.stack([images, quantised])))
-    bottom.set_title("originals above, quantised below", fontsize=10)
+    bottom.imshow(tile(np.stack([images, quantized])))
+    bottom.set_title("originals above, quantized below", fontsize=10)
     bottom.set_axis_off()
     _save(figure, path)
 
@@ -36,7 +36,7 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
     """Shows b images (b, r, r, 3) uint8 in a sheet about as wide as high, in their order, every pixel a square."""
     make_directory(path.parent)
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(partial)
 
 
@@ -50,7 +50,7 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, 
         pictures.append(Image.fromarray(picture).quantize(256))
     make_directory(path.parent)
     durations = [80] * (len(pictures) - 1) + [2000]  # ms
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
@@ -117,7 +117,7 @@ def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> N
     _save(figure, path)
 
 
-def plot_neighbours(path: pathlib.Path, samples: np.ndarray, neighbours: np.ndarray, rms: Sequence[float]) -> None:
+def plot_neighbors(path: pathlib.Path, samples: np.ndarray, neighbors: np.ndarray, rms: Sequence[float]) -> None:
     """Shows samples (b, r, r, 3) above their nearest training images, with the distance between them."""
     b = len(samples)
     columns = min(b, 12)
@@ -129,7 +129,7 @@ def plot_neighbours(path: pathlib.Path, samples: np.ndarray, neighbours: np.ndar
     for i in range(b):
         above, below = grid[2 * (i // columns) :, i % columns][:2]
         above.imshow(samples[i])
-        below.imshow(neighbours[i])
+        below.imshow(neighbors[i])
         below.set_title(f"{rms[i]:.0f}", fontsize=8)
     figure.suptitle("samples above their nearest training images (root mean square difference, 0-255)", fontsize=9)
     _save(figure, path)
@@ -158,5 +158,5 @@ def _square(images):
 
 def _save(figure, path):
     make_directory(path.parent)
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150)

@@ -1,1 +1,1 @@
-"""Optimiser, train state and step, checkpoints, metrics, and the loop that joins them."""
+"""Optimizer, train state and step, checkpoints, metrics, and the loop that joins them."""

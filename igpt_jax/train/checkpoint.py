@@ -18,15 +18,15 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from igpt_jax import __version__
 from igpt_jax.config import RunConfig
+from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.parallel.processes import from_first, is_first, wait_for_all
+from igpt_jax.parallel.processes import barrier, broadcast_from_primary, is_primary_process
 from igpt_jax.train.best import best_step
 from igpt_jax.train.fingerprint import fingerprints
 from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.train.state import TrainState
 
-FORMAT_VERSION = 2  # 1 had no fingerprints
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Checkpoints:
         """
         config, _ = self.newest(self.about)
         best = best_step(read_metrics(self._directory.parent / METRICS), config.keep_best, self.steps)
-        (best,) = from_first(np.array([-1 if best is None else best]))
+        (best,) = broadcast_from_primary(np.array([-1 if best is None else best]))
         return self.first_whole(sorted(self.steps, key=lambda step: step != best), read)
 
     def first_whole(self, steps: Sequence[int], read: Callable[[int], T]) -> T:
@@ -107,12 +107,12 @@ class Checkpoints:
 
         state = self.newest(read)
         damaged = [step for step in self.steps if step > int(state.step)]
-        for step in damaged if is_first() else []:
+        for step in damaged if is_primary_process() else []:
             aside = self._directory / f"{step}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(step)).rename(aside)
         if damaged:
-            wait_for_all("damaged checkpoints are out of the way")
+            barrier("damaged checkpoints are out of the way")
             self._manager.reload()
         return state
 
@@ -127,7 +127,7 @@ class Checkpoints:
             self._save(int(state.step), items, config, palette)
 
     def save_params(self, step: int, params: dict, config: RunConfig, palette: Palette) -> None:
-        """Writes parameters without optimiser state: enough to evaluate and sample, not to resume training."""
+        """Writes parameters without optimizer state: enough to evaluate and sample, not to resume training."""
         self._save(step, {"params": params}, config, palette)
 
     def _save(self, step, items, config, palette):
@@ -153,12 +153,12 @@ class Checkpoints:
         where, about = self._directory / str(step), self._about(step)
         if about["format_version"] == 1:
             raise InputError(
-                f"{where} has format version 1, and training goes on from version {FORMAT_VERSION} only; keep its "
+                f"{where} has format version 1, which lacks the fingerprints that training needs; keep its "
                 f"parameters with: python -m igpt_jax convert --input={self._directory.parent} --output=NEW --to=igpt"
             )
         if not any(name.startswith("optimizer/") for name in about["fingerprints"]):
             raise InputError(
-                f"{where} has no optimiser state, so training cannot resume from it; "
+                f"{where} has no optimizer state, so training cannot resume from it; "
                 f"evaluate it or sample from it, or train in another --workdir"
             )
         items = self._restore(step, {"params": like.params, "optimizer": _optimizer_items(like)})
@@ -171,7 +171,8 @@ class Checkpoints:
     def about(self, step: int) -> tuple[RunConfig, Palette]:
         """Reads the config and palette that the checkpoint was trained with."""
         about = self._about(step)
-        return RunConfig.from_dict(about["config"]), Palette(np.asarray(about["palette"], np.float32))
+        config = RunConfig.from_dict(upgrade_config(about["config"], about["format_version"]))
+        return config, Palette(np.asarray(about["palette"], np.float32))
 
     def _restore(self, step, like):
         about = self._about(step)
@@ -190,7 +191,7 @@ class Checkpoints:
             version, saved_hash = about["format_version"], about.pop("hash", None)
         if (version == 1 and saved_hash) or (version != 1 and (saved_hash != _hash(about) or about["step"] != step)):
             raise DamagedCheckpoint(f"{where} is damaged: its description is not what was saved")
-        if version not in (1, FORMAT_VERSION):
+        if not 1 <= version <= FORMAT_VERSION:
             raise InputError(f"{where} has format version {version}; a newer igpt_jax wrote it: use that one")
         return about
 

@@ -12,7 +12,7 @@ from igpt_jax.config import RunConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import Preempted
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.parallel.processes import from_first, is_first
+from igpt_jax.parallel.processes import broadcast_from_primary, is_primary_process
 from igpt_jax.train.best import has_stalled
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import METRICS, read_metrics
@@ -23,7 +23,7 @@ from igpt_jax.train.record import Record
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
 from igpt_jax.train.start import beginning
-from igpt_jax.train.state import TrainState, abstract_state, compile_run, device_memory
+from igpt_jax.train.state import TrainState, abstract_state, compile_train_step, device_memory
 
 
 def fit(
@@ -82,7 +82,7 @@ def fit(
         batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
         batches = itertools.chain([first_batch], batches)
-        step_function, _ = compile_run(config, optimizer, mesh, state, first_batch, device_memory())
+        step_function, _ = compile_train_step(config, optimizer, mesh, state, first_batch, device_memory())
 
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
         stack.enter_context(preemption.held())
@@ -124,10 +124,10 @@ def _has_ended(config, workdir, step):
     """Whether nothing is left to do after this step, by what the metrics up to it say; process 0 looks, for all."""
     if not config.keep_best:
         return step >= config.steps
-    lines = [line for line in read_metrics(workdir / METRICS) if line["step"] <= step] if is_first() else []
+    lines = [line for line in read_metrics(workdir / METRICS) if line["step"] <= step] if is_primary_process() else []
     complete = any(line["step"] == config.steps and config.keep_best in line for line in lines)
     stalled = config.stop_after > 0 and has_stalled(lines, config.keep_best, config.stop_after)
-    return bool(from_first(np.array([complete or stalled]))[0])
+    return bool(broadcast_from_primary(np.array([complete or stalled]))[0])
 
 
 def _interruptible(preemption, function, argument):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import tqdm
 
 from igpt_jax.errors import InputError
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 
 METRICS = "metrics.jsonl"
 
@@ -25,7 +25,7 @@ class JsonLines:
         Raises InputError where a line is no such object.
         """
         self.kept = [line for line in read_metrics(path) if line["step"] <= start_step]
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("".join(map(_dump, self.kept)))
         self._file = path.open("a")
 

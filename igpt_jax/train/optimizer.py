@@ -51,7 +51,7 @@ def adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTra
 def muon(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax.GradientTransformation:
     """Muon for the matrices of the blocks, Adam for embeddings, heads, gains and biases (Jordan et al. 2024).
 
-    A matrix moves by its orthogonalised momentum, times sqrt(outputs / inputs) where that is above 1, and decays by
+    A matrix moves by its orthogonalized momentum, times sqrt(outputs / inputs) where that is above 1, and decays by
     `weight_decay`; both times a rate with the course of `schedule` and the peak `muon_learning_rate`.
 
     https://kellerjordan.github.io/posts/muon
@@ -68,7 +68,7 @@ def muon(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax
     )
 
 
-def orthogonalise(x_lio: jax.Array) -> jax.Array:
+def orthogonalize(x_lio: jax.Array) -> jax.Array:
     """Brings the singular values of every matrix near 1 and leaves its singular vectors, by Newton-Schulz iteration.
 
     The coefficients are Jordan's: five iterations bring all values that are not tiny into 0.7..1.2, which is near
@@ -80,7 +80,7 @@ def orthogonalise(x_lio: jax.Array) -> jax.Array:
       The same shape and type.
     """
     if x_lio.shape[1] > x_lio.shape[2]:
-        return orthogonalise(x_lio.swapaxes(1, 2)).swapaxes(1, 2)
+        return orthogonalize(x_lio.swapaxes(1, 2)).swapaxes(1, 2)
     for _ in range(NEWTON_SCHULZ_ITERATIONS):
         gram_lii = jnp.einsum("lio,ljo->lij", x_lio, x_lio)
         x_lio = 3.4445 * x_lio + (-4.7750 * gram_lii + 2.0315 * gram_lii @ gram_lii) @ x_lio
@@ -102,4 +102,4 @@ def _muon_update(dtype, path, update):
     x_lio /= jnp.linalg.norm(x_lio, axis=(1, 2), keepdims=True) + 1e-8
     x_lio = nn.with_logical_constraint(x_lio.astype(dtype), ("matrix", None, None))
     _, i, o = x_lio.shape
-    return max(1, o / i) ** 0.5 * orthogonalise(x_lio).reshape(update.shape).astype(update.dtype)
+    return max(1, o / i) ** 0.5 * orthogonalize(x_lio).reshape(update.shape).astype(update.dtype)

@@ -13,9 +13,9 @@ import optax
 
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import InputError
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 from igpt_jax.model.flops import peak_flops, training_flops
-from igpt_jax.parallel.processes import fetch, from_first, is_first
+from igpt_jax.parallel.processes import allgather, broadcast_from_primary, is_primary_process
 from igpt_jax.train.metrics import METRICS, JsonLines, Progress, TensorBoard
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.state import TrainState
@@ -39,11 +39,13 @@ class Record:
         start_step, self._skipped = int(start.step), int(start.skipped)
         self._files, self._progress = [], []
         evaluated = False
-        if is_first():
+        if is_primary_process():
             lines = JsonLines(workdir / METRICS, start_step)
             self._files, self._progress = [lines, TensorBoard(workdir)], [Progress(start_step, config.steps)]
             evaluated = any(line["step"] == start_step and "learning_rate" not in line for line in lines.kept)
-        self.evaluated = bool(from_first(np.array([evaluated]))[0])  # whether the file has an evaluation of the start
+        self.evaluated = bool(
+            broadcast_from_primary(np.array([evaluated]))[0]
+        )  # whether the file has an evaluation of the start
         self._clock = _Clock(config, start_step, batches)
         self._pending = self._finite = None  # (step, index, metrics)
 
@@ -96,13 +98,13 @@ class Record:
         evidence = {
             "step": step,
             "metrics": {name: x if math.isfinite(x) else str(x) for name, x in _scalars(metrics).items()},
-            "index": fetch(index).tolist(),
+            "index": allgather(index).tolist(),
         }
         if self._finite:
             evidence["last_finite"] = {"step": self._finite[0]} | _scalars(self._finite[2])
         path = self._workdir / "nonfinite.json"
-        if is_first():
-            with replacing(path) as partial:
+        if is_primary_process():
+            with atomic_write(path) as partial:
                 partial.write_text(json.dumps(evidence, indent=2) + "\n")
         raise InputError(
             f"the loss or its gradient is no longer finite at step {step}: {evidence['metrics']}; "

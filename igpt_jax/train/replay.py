@@ -14,11 +14,11 @@ from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.mesh import put_batch
-from igpt_jax.parallel.processes import fetch
+from igpt_jax.parallel.processes import allgather
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from igpt_jax.train.start import beginning
-from igpt_jax.train.state import abstract_state, compile_run, device_memory
+from igpt_jax.train.state import abstract_state, compile_train_step, device_memory
 
 SHOWN = 20  # images
 
@@ -55,7 +55,7 @@ def replay(
     state = _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
     batch = next(batches)
-    step_function, _ = compile_run(config, optimizer, mesh, state, batch, device_memory())
+    step_function, _ = compile_train_step(config, optimizer, mesh, state, batch, device_memory())
     print(f"from step {int(state.step)} to {step}")
     for _ in range(int(state.step), step - 1):
         state, _ = step_function(state, batch)
@@ -73,7 +73,7 @@ def replay(
         return jax.lax.map(measure, batch)
 
     of_images = measure_each(state.params, batch) | {"index": batch["index"]}
-    of_images = fetch(of_images)
+    of_images = allgather(of_images)
     _, of_batch = step_function(state, batch)
     print(f"step {step}:", _line(of_batch))
     finite = np.isfinite([x for name, x in of_images.items() if name != "index"]).all(axis=0)

@@ -41,15 +41,15 @@ def abstract_state(model: ImageGPT, optimizer: optax.GradientTransformation, mes
 
 
 def init_params(model: ImageGPT, seed: int, mesh: Mesh, names: tuple[str, ...] | None = None) -> dict:
-    """Draws the parameters with the released code's initialisers, every device its own shards only.
+    """Draws the parameters with the released code's initializers, every device its own shards only.
 
     names: of the branches of the tree to draw, as in the whole; None: all.
     """
-    return _initialiser(model, mesh, names)(jax.random.key(seed))
+    return _initializer(model, mesh, names)(jax.random.key(seed))
 
 
 def init_state(model: ImageGPT, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
-    """Draws the parameters as `init_params` does, with the optimiser's state, at step 0."""
+    """Draws the parameters as `init_params` does, with the optimizer's state, at step 0."""
     return first_state(model, optimizer, init_params(model, seed, mesh), mesh)
 
 
@@ -72,7 +72,7 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one gradient step; the same function serves one CPU and a pod, only the shardings differ.
 
-    Where the loss or the gradient is NaN or infinite, parameters and optimiser stay as they are, and `skipped` counts.
+    Where the loss or the gradient is NaN or infinite, parameters and optimizer stay as they are, and `skipped` counts.
     With several microbatches, gradient and metrics are the means of theirs, each with a random key of its own.
 
     Returns the next state, and the objective's metrics with `gradient_norm` and `skipped`, all scalars.
@@ -109,7 +109,7 @@ def _mean_over(microbatches, batch, function):
     return jax.tree.map(lambda x: x / microbatches, total)
 
 
-def compile_step(
+def jit_train_step(
     model: ImageGPT,
     optimizer: optax.GradientTransformation,
     objective: Callable,
@@ -140,7 +140,7 @@ def compile_step(
     )
 
 
-def compile_run(
+def compile_train_step(
     config: RunConfig,
     optimizer: optax.GradientTransformation,
     mesh: Mesh | AbstractMesh,
@@ -158,7 +158,7 @@ def compile_run(
 
     def compile_with(model_config):
         model, microbatches = ImageGPT(model_config), config.parallel.microbatches
-        step_function = compile_step(model, optimizer, objective, config.seed, mesh, microbatches)
+        step_function = jit_train_step(model, optimizer, objective, config.seed, mesh, microbatches)
         return step_function.lower(state, batch).compile()
 
     return compile_to_fit(compile_with, config.model, hbm_bytes)
@@ -198,7 +198,7 @@ def device_memory() -> int | None:
 
 
 @functools.cache  # the untrained baseline starts as the training did, and need not compile again
-def _initialiser(model, mesh, names):
+def _initializer(model, mesh, names):
     like = abstract_params(model, mesh)
     chosen = like if names is None else {name: like[name] for name in names}
     sharding = jax.tree.map(lambda leaf: leaf.sharding, chosen)

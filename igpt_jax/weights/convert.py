@@ -21,7 +21,7 @@ def convert(
 
     Args:
       to: "huggingface" (opens in transformers), "openai" (restores in the released graph), or "igpt" (a work dir).
-      palette: the colours, or a .npy file of them, where the input has none.
+      palette: the colors, or a .npy file of them, where the input has none.
     Returns:
       What was written, opened from `input`.
     Raises:

@@ -1,6 +1,6 @@
 """Hugging Face ImageGPT directories: config.json, weights as safetensors or torch pickles, and the palette.
 
-A model of v colours has v + 1 rows of token embedding there: the last is `sos`, or zeros in a "bert" model, where the
+A model of v colors has v + 1 rows of token embedding there: the last is `sos`, or zeros in a "bert" model, where the
 masked token's embedding is zero.
 """
 
@@ -67,7 +67,7 @@ def read(path: pathlib.Path) -> Weights:
 def write(weights: Weights, directory: pathlib.Path) -> None:
     """Writes config.json, model.safetensors and, where there is a palette, preprocessor_config.json.
 
-    A tied token head is written as a copy of the embedding's rows of colours: the last row has no logit.
+    A tied token head is written as a copy of the embedding's rows of colors: the last row has no logit.
 
     Raises:
       InputError: the block is not the released one, or the class head does not read the final norm.

@@ -45,7 +45,7 @@ def load(
       path: a work dir (its newest whole checkpoint, or the best where it keeps that), WORKDIR/checkpoints/STEP (that
         very one), a directory with Hugging Face's config.json, or a TensorFlow checkpoint: its prefix, its directory,
         or any one of its files.
-      palette: the colours, or a .npy file of them; overrides what the files say.
+      palette: the colors, or a .npy file of them; overrides what the files say.
       objective: "ar" or "bert", where only one will do; None takes either.
       mesh: where the parameters are placed, each in its sharding as it is read; all devices if not given.
     Returns:
@@ -68,7 +68,7 @@ def load(
 
 
 def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:
-    """Recognises the format by looking, and opens the files without reading the parameters.
+    """Recognizes the format by looking, and opens the files without reading the parameters.
 
     Raises:
       InputError: nothing is there, or a palette of another size than the model's vocabulary.
@@ -86,7 +86,7 @@ def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike |
         weights = dataclasses.replace(weights, palette=palette)
     if weights.palette is not None and len(weights.palette) != weights.config.vocabulary:
         raise InputError(
-            f"the palette has {len(weights.palette)} colours, and {path} was trained on {weights.config.vocabulary}; "
+            f"the palette has {len(weights.palette)} colors, and {path} was trained on {weights.config.vocabulary}; "
             f"give its own with palette="
         )
     return weights

@@ -17,7 +17,7 @@ SAME = (
 
 
 def open_origin(path: str, config: ModelConfig) -> Weights:
-    """Opens what `initialise_from` names.
+    """Opens what `initialize_from` names.
 
     Raises:
       InputError: what `open_weights` raises, or a model of another shape or objective than `config`.
@@ -28,7 +28,7 @@ def open_origin(path: str, config: ModelConfig) -> Weights:
         if found != wanted:
             option = "objective.name" if name == "objective" else f"model.{name}"
             raise InputError(
-                f"initialise_from={path} has {option}={found!r}, this run {wanted!r}; set {option}={found}"
+                f"initialize_from={path} has {option}={found!r}, this run {wanted!r}; set {option}={found}"
             )
     return weights
 
@@ -41,7 +41,7 @@ def first_params(origin: Weights, config: ModelConfig, mesh: Mesh, seed: int) ->
     seed: of the fresh ones, where they are not zero.
     """
     model, placed = ImageGPT(config), origin.place(mesh)
-    check_finite(placed, "initialise_from")
+    check_finite(placed, "initialize_from")
     placed.pop("class_head", None)  # of other classes
     like = abstract_params(model, mesh)
     if config.positions == "learned" and origin.config.resolution != config.resolution:

@@ -15,8 +15,8 @@ from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.claim import write_claim
 from igpt_jax.train.state import abstract_params
+from igpt_jax.train.workdir_lock import write_config
 from igpt_jax.weights.stream import Weights
 
 
@@ -80,7 +80,7 @@ def _is_checkpoint(path):
 
 
 def write(weights: Weights, directory: pathlib.Path) -> None:
-    """Writes a work dir that `evaluate` and `sample` take; without optimiser state, training cannot resume from it.
+    """Writes a work dir that `evaluate` and `sample` take; without optimizer state, training cannot resume from it.
 
     Raises:
       InputError: the weights come without a palette.
@@ -90,7 +90,7 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     config = RunConfig(model=weights.config, objective=ObjectiveConfig(name=weights.config.objective))
     with contextlib.closing(Checkpoints(directory, keep=LatestN(1))) as checkpoints:
         checkpoints.save_params(weights.step, weights.place(_host()), config, weights.palette)
-    write_claim(directory, config, weights.palette)
+    write_config(directory, config, weights.palette)
 
 
 def _host():

@@ -143,7 +143,7 @@ def test_quality_compares_samples_and_held_out_images_with_the_training_images(w
     assert nearest["samples"]["median"] > nearest["held_out"]["median"] > 0
     assert all(divergence["samples"][name] > divergence["held_out"][name] for name in divergence["samples"])
     assert sum(found["labels"]["shares"]["samples"]) == pytest.approx(1)
-    assert (tmp_path / "neighbours.png").exists()
+    assert (tmp_path / "neighbors.png").exists()
 
 
 def test_a_run_is_measured_with_some_options_of_its_config_overridden(workdir, tmp_path, capsys):
@@ -155,7 +155,7 @@ def test_a_run_is_measured_with_some_options_of_its_config_overridden(workdir, t
     assert igpt("evaluate", run, "--config.model.width=24") == 2
     assert "was made with model.width=" in capsys.readouterr().err
     assert igpt("train", f"--config={CONFIG}", *SMALL, run, "--config.steps=7") == 2
-    assert "with --config.initialise_from=WORKDIR, which takes the weights" in capsys.readouterr().err
+    assert "with --config.initialize_from=WORKDIR, which takes the weights" in capsys.readouterr().err
 
 
 def test_quality_measures_distances_in_the_features_of_a_network(workdir, tmp_path):
@@ -227,8 +227,8 @@ def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sample", "--top_k=17"], "top_k=17 exceeds the 16 colours"),
-        (["sample", "--top_p=0"], "top_p=0.0 must lie in (0, 1]; 1 keeps all colours"),
+        (["sample", "--top_k=17"], "top_k=17 exceeds the 16 colors"),
+        (["sample", "--top_p=0"], "top_p=0.0 must lie in (0, 1]; 1 keeps all colors"),
         (["sample", "--n=0"], "--n=0 must be at least 1"),
         (["sample", "--window=0"], "--window=0 is no number of positions; give 1 (one by one) or more, or auto"),
         (["complete", "--window=wide"], "--window=wide is no number of positions"),
@@ -284,7 +284,7 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["train", f"--config={CONFIG}", "--workdir=x", "extra"], "'extra' is not a flag"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.name=digit"], "'digit' is not a source"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.palette.path=p.npy"], "no palette at p.npy"),
-        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.vocabulary=99"], "17 distinct colours"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.vocabulary=99"], "17 distinct colors"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.resolution=7"], "resolution=7 is smaller"),
         (
             [

@@ -72,7 +72,7 @@ def test_a_branch_decays_from_a_checkpoint_and_is_measured(long, tmp_path):
         ("/checkpoints/5", [], "checkpoints/5 is not there; .* has the checkpoints 4, 2: name one"),
         ("", [], "is no checkpoint; give WORKDIR/checkpoints/STEP"),
         ("/checkpoints/4", ["--config.seed=1"], "was made with seed=0, now it is 1"),
-        ("/checkpoints/4", ["--config.initialise_from=x"], "both say what the run starts from; give one"),
+        ("/checkpoints/4", ["--config.initialize_from=x"], "both say what the run starts from; give one"),
     ],
 )
 def test_what_cannot_be_continued_is_refused_in_one_line(place, arguments, message, long, tmp_path, capsys):

@@ -26,8 +26,8 @@ from igpt_jax.config import (
 from igpt_jax.objectives import token_nats
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.claim import write_claim
 from igpt_jax.train.state import abstract_params
+from igpt_jax.train.workdir_lock import write_config
 
 DIGITS = pathlib.Path(__file__).parents[2] / "experiments" / "digits.py"
 GRAYS = ig.Palette(np.repeat(np.linspace(-1, 1, 16)[:, None], 3, axis=1))
@@ -50,7 +50,7 @@ def write_workdir(directory, config):
     checkpoints = Checkpoints(directory, keep=LatestN(1))
     checkpoints.save_params(7, params, config, GRAYS)
     checkpoints.close()
-    write_claim(directory, config, GRAYS)
+    write_config(directory, config, GRAYS)
     return directory
 
 
@@ -66,7 +66,7 @@ def test_every_view_places_the_images_anew_and_the_first_is_what_one_view_sees(t
         objective=ObjectiveConfig("bert"),
     )
     thrice = dataclasses.replace(once, evaluate=dataclasses.replace(once.evaluate, views=3))
-    write_claim(tmp_path, once, GRAYS)
+    write_config(tmp_path, once, GRAYS)
     first, seen = (stacked(Run.open(config, tmp_path).test_examples()) for config in (once, thrice))
     views = {name: x.reshape(3, 360, *x.shape[1:]) for name, x in seen.items()}
     for name, x in first.items():
@@ -95,7 +95,7 @@ def test_likelihood_accuracy_and_probes_are_means_over_the_views(tmp_path):
     model, params, _ = ig.load(tmp_path)
     classify = jax.jit(lambda tokens_bt: model.apply({"params": params}, tokens_bt, method="classify"))
     nats, right = [], []
-    for batch in run.examples(run.test, views=3):
+    for batch in run.examples(run.test_source, views=3):
         logits_btv, logits_bc = classify(batch["tokens"])
         nats.append(token_nats(logits_btv, batch["tokens"]).mean())
         right.append(100 * np.mean(logits_bc.argmax(axis=1) == batch["label"]))
@@ -127,7 +127,7 @@ def origin(tmp_path_factory):
 def test_an_origin_is_measured_on_the_configs_data_in_a_work_dir_of_its_own(origin, tmp_path, capsys):
     workdir = tmp_path / "measured"
     arguments = ["evaluate", *MEASURING, f"--workdir={workdir}"]
-    assert igpt(*arguments, f"--config.initialise_from={origin / 'checkpoints' / '7'}") == 0
+    assert igpt(*arguments, f"--config.initialize_from={origin / 'checkpoints' / '7'}") == 0
     found = json.loads((workdir / "evaluation.json").read_text())
     assert found["step"] == 7
     assert set(found) == {"step", "nats_per_token", "probe", "wall_seconds"}
@@ -140,9 +140,9 @@ def test_an_origin_is_measured_on_the_configs_data_in_a_work_dir_of_its_own(orig
     assert found["nats_per_token"]["test"] == pytest.approx(float(nats), rel=1e-5)
     assert len(found["probe"]["layers"]) == 2
     capsys.readouterr()
-    assert igpt(*arguments, f"--config.initialise_from={origin}") == 2
+    assert igpt(*arguments, f"--config.initialize_from={origin}") == 2
     error = capsys.readouterr().err
-    assert f"was made with initialise_from='{origin / 'checkpoints' / '7'}', now it is" in error
+    assert f"was made with initialize_from='{origin / 'checkpoints' / '7'}', now it is" in error
     assert error.count("\n") == 1
 
 
@@ -150,13 +150,13 @@ def test_an_origin_is_measured_on_the_configs_data_in_a_work_dir_of_its_own(orig
     ("arguments", "message"),
     [
         ([], "no checkpoint in"),
-        (["--config.initialise_from=nowhere"], "no checkpoint in nowhere"),
-        (["--config.initialise_from=ORIGIN", "--step=7"], "set initialise_from=DIR/checkpoints/7"),
+        (["--config.initialize_from=nowhere"], "no checkpoint in nowhere"),
+        (["--config.initialize_from=ORIGIN", "--step=7"], "set initialize_from=DIR/checkpoints/7"),
         (
-            ["--config.initialise_from=ORIGIN", "--config.model.classes=10"],
+            ["--config.initialize_from=ORIGIN", "--config.model.classes=10"],
             "nothing has trained the head of its 10 classes; train it, ",
         ),
-        (["--config.initialise_from=ORIGIN/checkpoints/8"], "no checkpoint in"),
+        (["--config.initialize_from=ORIGIN/checkpoints/8"], "no checkpoint in"),
     ],
 )
 def test_what_cannot_be_measured_leaves_nothing(arguments, message, origin, tmp_path, capsys):

@@ -17,9 +17,9 @@ from igpt_jax.data.sources import load_source
 from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.claim import write_claim
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import init_params
+from igpt_jax.train.workdir_lock import write_config
 
 FINETUNE = pathlib.Path(__file__).parents[2] / "experiments" / "finetune.py"
 GRAYS = ig.Palette(np.repeat(np.linspace(-1, 1, 16)[:, None], 3, axis=1))
@@ -53,7 +53,7 @@ def origin(tmp_path_factory):
     checkpoints = Checkpoints(directory, keep=LatestN(1))
     checkpoints.save_params(7, params, ORIGIN, GRAYS)
     checkpoints.close()
-    write_claim(directory, ORIGIN, GRAYS)
+    write_config(directory, ORIGIN, GRAYS)
     return directory
 
 
@@ -72,7 +72,7 @@ def test_a_run_starts_as_the_origin_and_measures_accuracy_and_no_probes(finetune
     assert lines[0]["class_nats"] == pytest.approx(np.log(10), rel=1e-5)
     run = Run(config, finetuned)
     model, params, _ = ig.load(origin, mesh=run.mesh)
-    before = mean_nats(model, params, run.examples(run.train), run.mesh)
+    before = mean_nats(model, params, run.examples(run.train_source), run.mesh)
     assert lines[0]["nats_per_token"] == pytest.approx(before, rel=0.05)  # of the first batch, under other masks
     measured = [line for line in lines if "validation/accuracy" in line]
     assert [line["step"] for line in measured] == [3, 6]
@@ -124,7 +124,7 @@ def test_a_run_with_a_checkpoint_does_not_need_its_origin(finetuned, origin):
         (["--config.model.width=32"], "has model.width=16, this run 32; set model.width=16"),
         (["--config.model.classes=7"], "data.name=digits has 10 classes, but model.classes=7; set model.classes=0"),
         (["--config.data.name=folder:plain"], "data.name=folder:plain has no labels"),
-        (["--config.initialise_from=nowhere"], "no checkpoint in nowhere"),
+        (["--config.initialize_from=nowhere"], "no checkpoint in nowhere"),
         (["--config.palette.path=other.npy"], "use one palette for both"),
         (["--config.keep_best=probe/accuracy"], "set it to validation/accuracy"),
     ],

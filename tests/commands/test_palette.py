@@ -25,7 +25,7 @@ def test_a_palette_and_its_picture_from_a_source_by_name(tmp_path, capsys):
     palette = ig.Palette.load(out)
     assert len(palette) == 24
     words = capsys.readouterr().out
-    assert words.startswith(f"{out}: 24 colours for 20,032 pixels, mean squared error ")
+    assert words.startswith(f"{out}: 24 colors for 20,032 pixels, mean squared error ")
     assert palette.hash in words
     with Image.open(out.with_suffix(".png")) as picture:
         assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 24
@@ -44,7 +44,7 @@ def test_gray_images_get_gray_colors_and_too_few_are_refused_with_their_number(t
         ig.Palette.load(out).colors[:, 1], np.rint(np.arange(17) * 255 / 16) / 127.5 - 1, atol=1e-6
     )
     assert igpt(*arguments, "--size=18") == 2
-    assert "cannot fit 18 colours to pixels of 17 distinct colours" in capsys.readouterr().err
+    assert "cannot fit 18 colors to pixels of 17 distinct colors" in capsys.readouterr().err
 
 
 def test_all_pixels_are_counted_once_where_there_are_no_more():

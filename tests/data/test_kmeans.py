@@ -65,7 +65,7 @@ def test_counts_given_are_counts_found(photo_pixels):
 
 def test_more_distinct_colors_than_the_first_sample_holds_are_all_fitted():
     pixels = np.random.default_rng(0).integers(0, 256, (200_000, 3), dtype=np.uint8)
-    palette, report = kmeans.fit(pixels, 8)  # of a uniform cube: its eight octants, 63.75 levels from their centres
+    palette, report = kmeans.fit(pixels, 8)  # of a uniform cube: its eight octants, 63.75 levels from their centers
     np.testing.assert_allclose(np.sort(np.abs(127.5 * palette.colors), axis=None), 63.75, atol=4)
     np.testing.assert_allclose(report.mean_squared_error, 127.5**2 / 12, rtol=0.01)
 
@@ -104,8 +104,8 @@ def test_a_color_without_pixels_moves_to_the_worst_served():
 @pytest.mark.parametrize(
     ("pixels", "size", "message"),
     [
-        (np.zeros((9, 3), np.uint8), 2, "cannot fit 2 colours to pixels of 1 distinct colours; choose 1 to 1"),
-        (np.zeros((9, 3), np.uint8), 0, "cannot fit 0 colours"),
+        (np.zeros((9, 3), np.uint8), 2, "cannot fit 2 colors to pixels of 1 distinct colors; choose 1 to 1"),
+        (np.zeros((9, 3), np.uint8), 0, "cannot fit 0 colors"),
         (np.zeros((9, 3)), 1, "pixels are float64 of shape"),
         (np.zeros((9, 4), np.uint8), 1, r"shape \(9, 4\); expected uint8 \(n, 3\)"),
     ],

@@ -8,7 +8,7 @@ GRAYS = Palette(np.linspace(-1, 1, 5)[:, None].repeat(3, axis=1))
 
 
 def brute_force(pixels, colors):
-    """Nearest colours of pixels (n, 3) uint8 by the definition."""
+    """Nearest colors of pixels (n, 3) uint8 by the definition."""
     differences = (pixels[:, None] / 127.5 - 1) - colors.astype(np.float64)
     red, green, blue = np.moveaxis(differences**2, -1, 0)
     return ((red + green) + blue).argmin(1)
@@ -51,7 +51,7 @@ def test_decode_rounds_to_the_nearest_level():
 def test_the_table_equals_brute_force(palette):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (10_000, 3), dtype=np.uint8)
-    pixels[:3_000] = rng.integers(126, 130, (3_000, 3))  # about the planes where symmetric colours tie
+    pixels[:3_000] = rng.integers(126, 130, (3_000, 3))  # about the planes where symmetric colors tie
     pixels[3_000:5_000] = rng.integers(0, 32, (2_000, 3)) * 8 + rng.choice([0, 7], (2_000, 3))  # corners of cells
     expected = brute_force(pixels, palette.colors)
     np.testing.assert_array_equal(palette.table[pixels.astype(int) @ (1, 1 << 8, 1 << 16)], expected)

@@ -158,7 +158,7 @@ def test_openais_files_are_read_by_what_their_names_begin_with(openai):
             "neither .* nor .* a single non-zero entry",
         ),
         (lambda root: np.save(root / "imagenet_trY.npy", np.eye(9)), "9 labels for 20 images"),
-        (lambda root: np.save(root / "imagenet_trX.npy", np.full((20, 16), 40)), "but the palette has 40 colours"),
+        (lambda root: np.save(root / "imagenet_trX.npy", np.full((20, 16), 40)), "but the palette has 40 colors"),
     ],
 )
 def test_damaged_files_are_refused(openai, damage, message):

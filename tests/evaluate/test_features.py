@@ -48,11 +48,11 @@ def test_probes_read_the_disk_as_they_read_memory(solver, tmp_path):
     assert found[0] == found[1]
 
 
-def test_standardised_rows_have_mean_0_and_deviation_1_far_from_the_origin():
+def test_standardized_rows_have_mean_0_and_deviation_1_far_from_the_origin():
     features_lbd = (1000 + np.random.default_rng(1).normal(size=(2, 9000, 3))).astype(np.float32)
     features_lbd[1, :, 2] = 0.1
     rows = Rows.all(features_lbd, np.zeros(9000, np.int32)).select(np.arange(0, 9000, 2))
-    mean_d, scale_d = rows.standardisation((1, 0))
+    mean_d, scale_d = rows.standardization((1, 0))
     read_bd = np.concatenate(features_lbd[[1, 0], ::2], axis=1)
     np.testing.assert_array_equal(rows.read((1, 0)), read_bd)
     np.testing.assert_allclose(mean_d, read_bd.astype(np.float64).mean(axis=0), rtol=1e-6)

@@ -24,7 +24,7 @@ def objective(features_bd, labels_b, weights_dc, biases_c, l2):
 
 
 def draw(images, width, decay, seed=0):
-    """Standardised features whose principal variances fall as rank**-2decay, and labels that need all of them."""
+    """Standardized features whose principal variances fall as rank**-2decay, and labels that need all of them."""
     rng = np.random.default_rng(seed)
     source_bd = rng.normal(size=(images, width))
     logits_bc = source_bd @ rng.normal(size=(width, CLASSES)) / np.sqrt(width)
@@ -38,22 +38,22 @@ def draw_layers(images=300):
     """Three layers of width 8 that blur the labels less and less."""
     rng = np.random.default_rng(1)
     labels_b = rng.integers(0, CLASSES, images)
-    centres_cd = rng.normal(size=(CLASSES, 8))
-    layers = [centres_cd[labels_b] + blur * rng.normal(size=(images, 8)) for blur in (4.0, 2.0, 1.0)]
+    centers_cd = rng.normal(size=(CLASSES, 8))
+    layers = [centers_cd[labels_b] + blur * rng.normal(size=(images, 8)) for blur in (4.0, 2.0, 1.0)]
     return np.stack(layers).astype(np.float32), labels_b
 
 
 def accuracies(result):
-    return tuple(reading.accuracy for reading in result.readings)
+    return tuple(reading.accuracy for reading in result.layer_results)
 
 
 def held_out_accuracies(result):
-    return tuple(reading.held_out_accuracy for reading in result.readings)
+    return tuple(reading.held_out_accuracy for reading in result.layer_results)
 
 
 def choices(result):
     """All that the held-out images say."""
-    readings = [*result.readings, result.concatenated]
+    readings = [*result.layer_results, result.concatenated]
     return [(x.layers, x.setting, x.held_out_accuracy, x.held_out_loss) for x in readings if x], result.best_layer
 
 
@@ -130,10 +130,10 @@ def test_a_class_without_images_is_never_predicted():
 
 def test_probe_finds_the_layer_that_reads_best():
     result = run_probe(*draw_layers())
-    assert [reading.layers for reading in result.readings] == [(0,), (1,), (2,)]
+    assert [reading.layers for reading in result.layer_results] == [(0,), (1,), (2,)]
     assert result.best_layer == 2
     assert result.accuracy == accuracies(result)[2] == max(accuracies(result))
-    assert {reading.setting for reading in result.readings} <= set(L2)
+    assert {reading.setting for reading in result.layer_results} <= set(L2)
 
 
 def test_probe_scores_the_refit_to_all_training_images():
@@ -149,7 +149,7 @@ def test_a_subset_of_layers_keeps_their_numbers_and_scores():
     features_lbd, labels_b = draw_layers()
     every = run_probe(features_lbd, labels_b)
     subset = run_probe(features_lbd, labels_b, config=ProbeConfig(layers=(2, 0), l2=L2))
-    assert subset.readings == (every.readings[2], every.readings[0])
+    assert subset.layer_results == (every.layer_results[2], every.layer_results[0])
     assert subset.best_layer == 2
 
 
@@ -193,9 +193,9 @@ def test_sgd_nears_the_optimum_and_chooses_as_a_search_of_one_rate_after_another
     result, optimal = run_probe(features_lbd, labels_b, config=SGD), run_probe(features_lbd, labels_b)
     assert result.best_layer == 2
     np.testing.assert_allclose(accuracies(result), accuracies(optimal), atol=6)
-    for layer, reading in enumerate(result.readings):
+    for layer, reading in enumerate(result.layer_results):
         alone = [
-            run_probe(features_lbd[[layer]], labels_b, config=dataclasses.replace(SGD, rates=(rate,))).readings[0]
+            run_probe(features_lbd[[layer]], labels_b, config=dataclasses.replace(SGD, rates=(rate,))).layer_results[0]
             for rate in SGD.rates
         ]
         tried = [(x.held_out_accuracy, -round(x.held_out_loss, 4)) for x in alone]

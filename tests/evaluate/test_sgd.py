@@ -34,7 +34,7 @@ def plain_loop(features_bd, labels_b, rate, config, seed):
 @pytest.mark.parametrize("chunk_steps", [1, 7, 100])
 def test_all_probes_and_rates_at_once_equal_plain_loops(chunk_steps, monkeypatch):
     groups, rates_gr = [(0, 2), (1, 0)], np.array([[0.3, 0.01], [3.0, 0.1]], np.float32)
-    mean_gd, scale_gd = map(np.stack, zip(*map(ROWS.standardisation, groups), strict=True))
+    mean_gd, scale_gd = map(np.stack, zip(*map(ROWS.standardization, groups), strict=True))
     monkeypatch.setattr(sgd, "_CHUNK_BYTES", chunk_steps * FEATURES.itemsize * 2 * 12 * CONFIG.batch_size)
     weights_grdc, biases_grc = descend(ROWS, groups, mean_gd, scale_gd, rates_gr, 4, CONFIG, seed=3)
     assert (weights_grdc.shape, biases_grc.shape) == ((2, 2, 12, 4), (2, 2, 4))

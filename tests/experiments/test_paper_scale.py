@@ -13,9 +13,9 @@ from experiments.reproduce import table_modules
 from experiments.runs import in_order, work_directory
 from igpt_jax.config import DataConfig, ObjectiveConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.parallel.mesh import batch_sharding, make_mesh
-from igpt_jax.train.claim import write_claim
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import abstract_params, compile_run, init_state
+from igpt_jax.train.state import abstract_params, compile_train_step, init_state
+from igpt_jax.train.workdir_lock import write_config
 
 TRAINING_IMAGES = 1_281_167  # of ImageNet
 WIDE = np.linspace(-1, 1, 1536, dtype=np.float32).reshape(512, 3)
@@ -38,7 +38,7 @@ def configs(tmp_path_factory):
         found[run.name] = run, config_of(run, directory)
         workdir = work_directory(run, directory, 0)
         (workdir / "checkpoints").mkdir(parents=True)
-        write_claim(workdir, found[run.name][1], ig.Palette(WIDE))
+        write_config(workdir, found[run.name][1], ig.Palette(WIDE))
         (workdir / "evaluation.json").write_text(json.dumps({"probe": {"best_layer": 20}}))
     return found
 
@@ -93,7 +93,7 @@ def test_every_probe_is_the_papers(configs):
         if run.command != "evaluate":
             continue
         probe = config.evaluate.probe
-        assert config.initialise_from
+        assert config.initialize_from
         assert probe.augmented_epochs == 0
         assert config.evaluate.votes == 5
         if config.data.name == "imagenet2012":
@@ -120,7 +120,7 @@ def test_every_fine_tuning_is_the_papers(configs):
         assert config.model.head_layer == (20 if "inner" in name else -1)
         key = "l", config.model.resolution, config.objective.name
         if "scratch" in name:
-            assert not config.initialise_from
+            assert not config.initialize_from
             assert run.rates[0] == rates[key]
         else:
             assert run.rates[1] == pytest.approx(rates[key] / 10)  # "often an order of magnitude smaller"
@@ -147,7 +147,7 @@ def test_a_step_of_the_papers_s_runs(objective):
     if objective != "joint":
         del batch["label"]
     batch = jax.device_put(batch, batch_sharding(mesh))
-    step, _ = compile_run(config, optimizer, mesh, state, batch, None)
+    step, _ = compile_train_step(config, optimizer, mesh, state, batch, None)
     losses = []
     for _ in range(2):
         state, metrics = step(state, batch)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from experiments import claims, figure3_loss_and_probe, paper
 from experiments.reproduce import TABLES, main, table_modules
-from experiments.runs import Run, in_order
+from experiments.runs import Job, in_order
 from experiments.scheduler import Scheduler, Task
 from experiments.tables import Row, markdown, measure
 from igpt_jax.errors import InputError
@@ -45,13 +45,13 @@ def test_tables_that_are_read_from_the_same_runs_need_no_more():
 
 
 def test_two_runs_of_one_name_are_refused():
-    first, second = Run("a", "train", "digits.py", ("x=1",)), Run("a", "train", "digits.py", ("x=2",))
+    first, second = Job("a", "train", "digits.py", ("x=1",)), Job("a", "train", "digits.py", ("x=2",))
     with pytest.raises(InputError, match="two different runs are called a"):
-        in_order([first, Run("b", "train", "digits.py", (), (("from", second),))])
+        in_order([first, Job("b", "train", "digits.py", (), (("from", second),))])
 
 
 def test_the_other_seeds_wait_for_the_search_of_the_first(tmp_path):
-    run = Run("tuned", "train", "x.py", (), (("from", Run("base", "train", "x.py", ())),), rates=(0.1, 0.01))
+    run = Job("tuned", "train", "x.py", (), (("from", Job("base", "train", "x.py", ())),), rates=(0.1, 0.01))
     tasks = Scheduler(tmp_path, (4, 5), "test", 1, {}).tasks([run])
     assert tasks[Task(run, 4)] == {Task(run.inputs[0][1], 4)}
     assert tasks[Task(run, 5)] == {Task(run.inputs[0][1], 5), Task(run, 4)}
@@ -59,8 +59,8 @@ def test_the_other_seeds_wait_for_the_search_of_the_first(tmp_path):
 
 
 def test_a_run_that_fails_is_named_with_its_log_and_what_needs_it_is_left(tmp_path, capfd):
-    bad = Run("bad", "train", "table5_pretrain.py", ("size=tiny",))
-    needs_it = Run("needs-it", "train", "table5_pretrain.py", ("size=s",), (("from", bad),))
+    bad = Job("bad", "train", "table5_pretrain.py", ("size=tiny",))
+    needs_it = Job("needs-it", "train", "table5_pretrain.py", ("size=s",), (("from", bad),))
     failures = Scheduler(tmp_path, (0,), "test", 1, {"PATH": "", "JAX_PLATFORMS": "cpu"}).make([needs_it])
     log = tmp_path / "bad-seed0" / "log.txt"
     assert "size=tiny is not one of s, m, l, xl" in log.read_text()
@@ -209,7 +209,7 @@ def test_the_missing_commands_are_listed(tmp_path, capsys):
 
 
 def test_a_row_that_nobody_ran_has_no_number(tmp_path):
-    run = Run("absent", "train", "x.py", ())
+    run = Job("absent", "train", "x.py", ())
     found = measure(Row("iGPT-L", "x", 96.3, run=run, read=lambda result: 1.0), tmp_path, (0, 1))
     assert (found["values"], found["run"]) == ({}, "absent")
     assert "mean" not in found
@@ -225,5 +225,5 @@ def test_a_figure_is_drawn_from_its_rows_even_where_some_are_missing(table, scal
             row |= {"values": {0: 50.0 + place}, "mean": 50.0 + place, "std": None}
     module.draw(tmp_path / "figure.png", rows)
     with Image.open(tmp_path / "figure.png") as picture:
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
-    assert (0x1F, 0x6F, 0x8B) in colours  # the accent, in which the last curve or the bars are drawn
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
+    assert (0x1F, 0x6F, 0x8B) in colors  # the accent, in which the last curve or the bars are drawn

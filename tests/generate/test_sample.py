@@ -85,7 +85,7 @@ def test_a_window_of_any_size_draws_the_images_of_drawing_one_by_one(sampler, le
 
 
 def test_a_pass_whose_guesses_are_all_right_keeps_its_whole_window():
-    params = draw_params(TINY) | {"token_head": jnp.zeros((TINY.width, TINY.vocabulary))}  # all tie: colour 0
+    params = draw_params(TINY) | {"token_head": jnp.zeros((TINY.width, TINY.vocabulary))}  # all tie: color 0
     drawn = sample(MODEL, params, image_keys(0, 2), given(2), Sampler(temperature=0), window=4)
     np.testing.assert_array_equal(drawn.passes, [[1, 1, 1, 1, 2, 2, 2, 2, 3]] * 2)
     assert drawn.tokens_per_pass == pytest.approx(3)
@@ -131,7 +131,7 @@ def test_a_completion_keeps_what_was_given_and_differs_between_draws():
     assert len(np.unique(completed_bnt[0, :, 3:], axis=0)) > 10
 
 
-def test_a_bfloat16_model_caches_bfloat16_and_draws_nearly_the_same_colours():
+def test_a_bfloat16_model_caches_bfloat16_and_draws_nearly_the_same_colors():
     config = dataclasses.replace(TINY, dtype="bfloat16")
     assert {x.dtype for x in jax.tree.leaves(init_cache(config, 2, 4))} == {jnp.dtype("bfloat16")}
     params, n = draw_params(TINY), 4000
@@ -172,7 +172,7 @@ def test_long_drawing_says_how_far_it_is(capfd):
         (Sampler(temperature=1e-3), {1}),
     ],
 )
-def test_top_k_and_top_p_keep_the_colours_of_their_definitions(sampler, kept):
+def test_top_k_and_top_p_keep_the_colors_of_their_definitions(sampler, kept):
     logits_bv = jnp.log(jnp.tile(jnp.array([[0.15, 0.5, 0.05, 0.3]]), (3000, 1)))
     drawn = sampler(image_keys(0, 3000), logits_bv)
     assert set(np.unique(drawn).tolist()) == kept
@@ -190,7 +190,7 @@ def test_top_k_and_top_p_keep_the_colours_of_their_definitions(sampler, kept):
         ),
         (
             lambda: sample(MODEL, draw_params(TINY), image_keys(0, 1), given(1), Sampler(top_k=6)),
-            "top_k=6 exceeds the 5 colours of the palette",
+            "top_k=6 exceeds the 5 colors of the palette",
         ),
         (
             lambda: sample(ig.ImageGPT(BERT), draw_params(BERT), image_keys(0, 1), given(1)),

@@ -111,7 +111,7 @@ def test_rotated_products_depend_on_the_distance_in_rows_and_columns_alone():
 
     assert product(7 * 3 + 4, 7 * 1 + 2) == pytest.approx(product(7 * 5 + 6, 7 * 3 + 4), rel=1e-5)
     assert product(0, 0) == pytest.approx(float(q_k @ k_k), rel=1e-5)
-    assert abs(product(8, 7) - product(7, 6)) > 1e-3  # the pixel before is a neighbour, but not in the first column
+    assert abs(product(8, 7) - product(7, 6)) > 1e-3  # the pixel before is a neighbor, but not in the first column
     assert product(7 * 2 + 2, -1) == pytest.approx(product(7 * 5 + 5, 7 * 2 + 2), rel=1e-5)  # the start vector's place
 
 
@@ -158,10 +158,10 @@ def test_heads_that_are_not_zero_start_as_gpt2_draws_its_weights_and_change_noth
 def test_features_before_the_norms_equal_the_numpy_reference_and_change_nothing_else(remat):
     config = dataclasses.replace(TINY, remat=remat)
     params, tokens_bt = draw_params(config), draw_tokens(config)
-    model = ig.ImageGPT(config, normalised_features=False)
+    model = ig.ImageGPT(config, normalized_features=False)
     features_lbd = model.apply({"params": params}, tokens_bt, method="features")
     for b in range(2):
-        _, features_ld = reference.forward(params, np.asarray(tokens_bt[b]), 3, "ar", normalised=False)
+        _, features_ld = reference.forward(params, np.asarray(tokens_bt[b]), 3, "ar", normalized=False)
         np.testing.assert_allclose(features_lbd[:, b], features_ld, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(jax.jit(model.apply)({"params": params}, tokens_bt), apply(config, params, tokens_bt))
 
@@ -260,7 +260,7 @@ def test_class_logits_read_the_pooled_final_norm():
         np.testing.assert_allclose(classes_bc, features_bd @ params["class_head"], rtol=1e-5, atol=1e-5)
 
 
-def test_initialisers_have_the_released_codes_deviations():
+def test_initializers_have_the_released_codes_deviations():
     config = ig.ModelConfig(layers=4, width=128, heads=4, resolution=16, vocabulary=128, classes=10)
     tokens_bt = jnp.zeros((1, config.context), jnp.int32)
     params = nn.unbox(ig.ImageGPT(config).init(jax.random.key(0), tokens_bt))["params"]

@@ -39,7 +39,7 @@ def batches_from(step, mesh):
 
 def run(directory, mesh):
     """Trains with a stop and a resume, and returns all that should not depend on the mesh, by name."""
-    palette = Palette(processes.from_first(COLORS * (processes.is_first() or 0.5)))
+    palette = Palette(processes.broadcast_from_primary(COLORS * (processes.is_primary_process() or 0.5)))
     examples = [{"tokens": tokens(7, 11)[i : i + 4], "label": np.arange(11)[i : i + 4]} for i in (0, 4, 8)]
     evaluations = []
 
@@ -67,12 +67,12 @@ def run(directory, mesh):
         )
     features_lbd, labels_b = split_features(MODEL, state.params, examples, mesh)
     samples_bt = sample(MODEL, state.params, image_keys(0, 3), np.zeros((3, 0), np.int32)).tokens
-    leaves = jax.tree.leaves_with_path(processes.fetch(state))
+    leaves = jax.tree.leaves_with_path(processes.allgather(state))
     return {jax.tree_util.keystr(keys): leaf for keys, leaf in leaves} | {
         "evaluations": np.array(evaluations),
         "features": features_lbd,
         "labels": labels_b,
-        "samples": processes.fetch(samples_bt),
+        "samples": processes.allgather(samples_bt),
         "colors": palette.colors,
     }
 
@@ -82,6 +82,6 @@ if __name__ == "__main__":
     sys.modules["clu"] = None  # no TensorBoard, which would bring TensorFlow
     processes.join(option)
     found = run(pathlib.Path(directory), make_mesh(ParallelConfig(int(data), int(model))))
-    if processes.is_first():
+    if processes.is_primary_process():
         np.savez(pathlib.Path(directory) / "found.npz", **found)
     processes.leave(0)

@@ -14,7 +14,7 @@ from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.objectives import autoregressive, objective_function
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule, make_optimizer
-from igpt_jax.train.state import abstract_state, compile_step, init_state
+from igpt_jax.train.state import abstract_state, init_state, jit_train_step
 
 CONFIG = ig.ModelConfig(layers=2, width=32, heads=8, resolution=4, vocabulary=8)
 EXAMPLES = [
@@ -28,7 +28,7 @@ def train(parallel, devices, steps=4, config=CONFIG, objective=autoregressive, o
     schedule = learning_rate_schedule(options, steps=steps, steps_per_epoch=1)
     optimizer = make_optimizer(options, schedule, config.dtype)
     state = init_state(model, optimizer, 0, mesh)
-    step = compile_step(model, optimizer, objective, 0, mesh, parallel.microbatches)
+    step = jit_train_step(model, optimizer, objective, 0, mesh, parallel.microbatches)
     rng, losses = np.random.default_rng(0), []
     for _ in range(steps):
         batch = {"tokens": rng.integers(0, CONFIG.vocabulary, (16, CONFIG.context)).astype(np.int32)}
@@ -118,7 +118,7 @@ def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there(reci
         optimizer = make_optimizer(OptimizerConfig("muon"), lambda step: 1e-3, config.dtype)
     model = ig.ImageGPT(config)
     tokens = jax.ShapeDtypeStruct((128, config.context), np.int32, sharding=batch_sharding(mesh))
-    step = compile_step(model, optimizer, autoregressive, 0, mesh)
+    step = jit_train_step(model, optimizer, autoregressive, 0, mesh)
     traced = step.trace(abstract_state(model, optimizer, mesh), {"tokens": tokens})
     text = traced.lower(lowering_platforms=("tpu",)).as_text()
     assert '"data"=128, "model"=4' in text

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
-from igpt_jax.train.claim import read_claim, write_claim
 from igpt_jax.train.metrics import read_metrics
+from igpt_jax.train.workdir_lock import read_config, write_config
 from tests.train.runs import CONFIG, PALETTE, assert_equal, checkpoints_in, cut_off, evaluate, train, with_options
 
 
@@ -54,12 +54,12 @@ def test_an_older_format_gives_its_parameters_and_a_newer_one_is_refused(tmp_pat
 
 
 def test_a_work_dir_keeps_its_config_and_notices_an_edit(tmp_path):
-    write_claim(tmp_path, CONFIG, PALETTE)
-    assert read_claim(tmp_path) == (CONFIG, PALETTE.hash)
+    write_config(tmp_path, CONFIG, PALETTE)
+    assert read_config(tmp_path) == (CONFIG, PALETTE.hash)
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"steps": 6', '"steps": 7'))
     with pytest.raises(ig.InputError, match=r"config.json is damaged or edited; delete it"):
-        read_claim(tmp_path)
+        read_config(tmp_path)
 
 
 def test_a_palette_that_is_not_the_checkpoints_is_refused(tmp_path):

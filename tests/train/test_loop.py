@@ -88,5 +88,5 @@ def test_training_does_not_start_over_a_checkpoint_that_holds_parameters_alone(t
     mesh = make_mesh(CONFIG.parallel, jax.devices()[:1])
     checkpoints.save_params(0, init_params(ig.ImageGPT(CONFIG.model), 0, mesh), CONFIG, PALETTE)
     checkpoints.close()
-    with pytest.raises(ig.InputError, match="no optimiser state"):
+    with pytest.raises(ig.InputError, match="no optimizer state"):
         run(tmp_path)

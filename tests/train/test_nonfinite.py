@@ -16,7 +16,7 @@ from tests.train.runs import CONFIG, batches_from, checkpoints_in, metrics_of, t
 def spiking_batches(step):
     for batch in batches_from(step):
         if batch["index"][0] == 8 * 3:  # of step 4
-            batch["tokens"][5] = 99  # no such colour: NaN
+            batch["tokens"][5] = 99  # no such color: NaN
         yield batch
 
 

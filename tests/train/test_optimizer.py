@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from igpt_jax.config import OptimizerConfig
-from igpt_jax.train.optimizer import adam, learning_rate_schedule, muon, orthogonalise
+from igpt_jax.train.optimizer import adam, learning_rate_schedule, muon, orthogonalize
 
 
 def test_the_rate_rises_for_one_epoch_then_falls_to_zero_along_a_cosine():
@@ -62,10 +62,10 @@ def test_updates_follow_adams_equations_with_the_papers_moments():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 16, 64), (2, 64, 16)])
-def test_orthogonalising_keeps_the_singular_vectors_and_levels_the_singular_values(shape, dtype):
+def test_orthogonalizing_keeps_the_singular_vectors_and_levels_the_singular_values(shape, dtype):
     x_lio = np.random.default_rng(0).normal(size=shape)
     x_lio /= np.linalg.norm(x_lio, axis=(1, 2), keepdims=True)
-    levelled_lio = np.asarray(orthogonalise(jnp.asarray(x_lio, dtype)), np.float64)
+    levelled_lio = np.asarray(orthogonalize(jnp.asarray(x_lio, dtype)), np.float64)
     for x_io, levelled_io in zip(x_lio, levelled_lio, strict=True):
         u, s, vt = np.linalg.svd(x_io, full_matrices=False)
         inner = u.T @ levelled_io @ vt.T
@@ -73,7 +73,7 @@ def test_orthogonalising_keeps_the_singular_vectors_and_levels_the_singular_valu
         assert (np.abs(np.diag(inner)[s > 0.02] - 0.95) < 0.35).all()
 
 
-def test_muon_moves_each_layers_matrices_by_orthogonalised_nesterov_momentum_and_all_else_by_adam():
+def test_muon_moves_each_layers_matrices_by_orthogonalized_nesterov_momentum_and_all_else_by_adam():
     options = OptimizerConfig(
         name="muon", learning_rate=0.01, muon_learning_rate=0.5, muon_momentum=0.8, weight_decay=0.1
     )

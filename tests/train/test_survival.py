@@ -12,9 +12,9 @@ import pytest
 
 import igpt_jax as ig
 from igpt_jax.errors import Preempted
-from igpt_jax.train.claim import locked
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.stall import announcing_stalls
+from igpt_jax.train.workdir_lock import lock_workdir
 from tests.train.runs import assert_equal, batches_from, checkpoints_in, cut_off, evaluate, metrics_of, train
 
 
@@ -129,16 +129,16 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, undisturbed):
 def test_two_runs_on_one_work_dir_are_refused_and_a_dead_one_holds_no_lock(tmp_path):
     program = f"""if True:
         import pathlib, time
-        from igpt_jax.train.claim import locked
-        with locked(pathlib.Path({str(tmp_path)!r})):
+        from igpt_jax.train.workdir_lock import lock_workdir
+        with lock_workdir(pathlib.Path({str(tmp_path)!r})):
             print(flush=True)
             time.sleep(60)"""
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as owner:
         owner.stdout.readline()
-        with pytest.raises(ig.InputError, match=f"is in use by process {owner.pid} on "), locked(tmp_path):
+        with pytest.raises(ig.InputError, match=f"is in use by process {owner.pid} on "), lock_workdir(tmp_path):
             pass
         owner.kill()
-    with locked(tmp_path):
+    with lock_workdir(tmp_path):
         pass
 
 

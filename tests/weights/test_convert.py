@@ -129,14 +129,14 @@ def igpt(*arguments):
 
 def test_the_command_makes_a_work_dir_that_samples_and_refuses_to_train_on(tmp_path, capsys):
     save_openai(tmp_path / "model.ckpt-70", openai_tensors())
-    PALETTE.save(tmp_path / "colours.npy")
+    PALETTE.save(tmp_path / "colors.npy")
     arguments = ["convert", f"--input={tmp_path}", f"--output={tmp_path / 'run'}", "--to=igpt"]
     assert igpt(*arguments) == 2
     assert "add --palette=kmeans_centers.npy" in capsys.readouterr().err
-    assert igpt(*arguments, f"--palette={tmp_path / 'colours.npy'}") == 0
-    assert "15,168 parameters for igpt, palette of 17 colours" in capsys.readouterr().out
+    assert igpt(*arguments, f"--palette={tmp_path / 'colors.npy'}") == 0
+    assert "15,168 parameters for igpt, palette of 17 colors" in capsys.readouterr().out
     assert igpt("sample", f"--workdir={tmp_path / 'run'}", "--n=1") == 0
-    with pytest.raises(ig.InputError, match="no optimiser state, so training cannot resume"):
+    with pytest.raises(ig.InputError, match="no optimizer state, so training cannot resume"):
         Checkpoints(tmp_path / "run").restore(70, None)
 
 

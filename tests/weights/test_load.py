@@ -1,4 +1,4 @@
-"""`ig.load`: what it recognises, where the palette comes from, and where the parameters go."""
+"""`ig.load`: what it recognizes, where the palette comes from, and where the parameters go."""
 
 import jax
 import numpy as np
@@ -41,8 +41,8 @@ def test_the_palette_is_found_or_given_and_its_absence_says_how_to_supply_one(tm
     for use in (lambda: palette.encode(np.zeros((1, 4, 4, 3), np.uint8)), lambda: palette.colors):
         with pytest.raises(ig.InputError, match=r"has no palette, .* load it with palette='kmeans_centers\.npy'"):
             use()
-    PALETTE.save(tmp_path / "colours.npy")
-    for given in (PALETTE, tmp_path / "colours.npy"):
+    PALETTE.save(tmp_path / "colors.npy")
+    for given in (PALETTE, tmp_path / "colors.npy"):
         assert ig.load(tmp_path, palette=given)[2] == PALETTE
     PALETTE.save(tmp_path / "kmeans_centers.npy")
     assert ig.load(tmp_path)[2] == PALETTE
@@ -52,7 +52,7 @@ def test_the_palette_is_found_or_given_and_its_absence_says_how_to_supply_one(tm
 
 def test_a_palette_of_another_size_is_refused(tmp_path):
     huggingface_model().save_pretrained(tmp_path)
-    with pytest.raises(ig.InputError, match=r"the palette has 2 colours, and .* was trained on 17"):
+    with pytest.raises(ig.InputError, match=r"the palette has 2 colors, and .* was trained on 17"):
         ig.load(tmp_path, palette=ig.Palette(np.zeros((2, 3))))
 
 

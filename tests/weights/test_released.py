@@ -10,7 +10,7 @@ from experiments.released import main
 from tests.weights import openai_reference
 from tests.weights.written import openai_tensors, save_openai
 
-SIZE = (1, 16, 2, 32, 512)  # 32x32 images in 512 colours
+SIZE = (1, 16, 2, 32, 512)  # 32x32 images in 512 colors
 
 
 def test_it_measures_likelihood_completions_and_a_probe(tmp_path, capsys):

@@ -8,7 +8,7 @@ from igpt_jax.data.tensorflow import tf
 
 transformers.utils.logging.disable_progress_bar()
 
-# Layers, width, heads, resolution, colours: three that differ everywhere.
+# Layers, width, heads, resolution, colors: three that differ everywhere.
 TINY, ODD, S = (2, 24, 3, 4, 17), (3, 40, 5, 6, 9), (24, 512, 8, 32, 512)
 
 

@@ -1,4 +1,4 @@
-"""What makes a directory one run's: a lock while someone writes there, and a sealed note of config and palette."""
+"""What makes a directory the work dir of one run: a lock while a process writes there, and its config, with a hash."""
 
 import contextlib
 import dataclasses
@@ -12,15 +12,16 @@ import sys
 from collections.abc import Iterator
 
 from igpt_jax.config import RunConfig
+from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.files import replacing
+from igpt_jax.files import atomic_write
 
 CONFIG, PALETTE, LOCK = "config.json", "palette.npy", "lock"
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps other runs out of the work dir.  The kernel drops the lock with its owner, however that ends.
 
     It reaches all processes of a machine, and all machines on NFS and Lustre (mounted with flock); on Cloud Storage
@@ -45,15 +46,15 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def write_claim(workdir: pathlib.Path, config: RunConfig, palette: Palette) -> None:
+def write_config(workdir: pathlib.Path, config: RunConfig, palette: Palette) -> None:
     """Writes config.json and palette.npy."""
     palette.save(workdir / PALETTE)
-    note = dataclasses.asdict(config) | {"palette_hash": palette.hash}
-    with replacing(workdir / CONFIG) as partial:
+    note = dataclasses.asdict(config) | {"palette_hash": palette.hash, "format_version": FORMAT_VERSION}
+    with atomic_write(workdir / CONFIG) as partial:
         partial.write_text(json.dumps(note | {"hash": _hash(note)}, indent=2) + "\n")
 
 
-def read_claim(workdir: pathlib.Path) -> tuple[RunConfig, str]:
+def read_config(workdir: pathlib.Path) -> tuple[RunConfig, str]:
     """Reads the config that a work dir was made with, and the hash of its palette.
 
     Raises:
@@ -69,8 +70,10 @@ def read_claim(workdir: pathlib.Path) -> tuple[RunConfig, str]:
         sealed = False
     if not sealed:
         raise InputError(f"{path} is damaged or edited; delete it, and call train with the run's --config to write it")
-    palette_hash = note.pop("palette_hash")
-    return RunConfig.from_dict(note), palette_hash
+    palette_hash, version = note.pop("palette_hash"), note.pop("format_version", 2)
+    if version > FORMAT_VERSION:
+        raise InputError(f"{path} has format version {version}; a newer igpt_jax wrote it: use that one")
+    return RunConfig.from_dict(upgrade_config(note, version)), palette_hash
 
 
 def _hash(note):
