@@ -1,75 +1,83 @@
 """The probes of a run: of its features, beside raw pixels and the untrained network, of all labels and of few."""
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from igpt_jax.commands.run import Run
+from igpt_jax.config import ProbeConfig
 from igpt_jax.evaluate.features import split_features, stored
 from igpt_jax.evaluate.low_data import LowDataResult, low_data
 from igpt_jax.evaluate.probe import ProbeResult, probe
 from igpt_jax.train.state import init_params
+from igpt_jax.types import HostBatch, Params
 
 
-def probe_features(run: Run, params: dict) -> ProbeResult:
+def probe_features(run: Run, params: Params) -> ProbeResult:
     """Probes every layer with all labels."""
     return _probe(run, run.config.evaluate.probe, _features(run, params), run.masks)
 
 
-def probe_scalars(run: Run, params: dict) -> dict[str, float]:
-    """Test accuracies that are followed during training, by their names in TensorBoard; per cent."""
-    found = probe_features(run, params)
-    scalars = {f"probe/layer_{reading.layers[0]:02d}": reading.accuracy for reading in found.layer_results}
-    scalars["probe/accuracy"] = found.accuracy
-    if found.concatenated:
-        scalars["probe/concatenated"] = found.concatenated.accuracy
+def probe_scalars(run: Run, params: Params) -> dict[str, float]:
+    """Returns the test accuracies that are followed during training, by their names in TensorBoard; per cent."""
+    result = probe_features(run, params)
+    scalars = {f"probe/layer_{layer.layers[0]:02d}": layer.accuracy for layer in result.layer_results}
+    scalars["probe/accuracy"] = result.accuracy
+    if result.concatenated:
+        scalars["probe/concatenated"] = result.concatenated.accuracy
     if run.masks > 1:
-        scalars["probe/vote_accuracy"] = found.best.vote_accuracy
+        scalars["probe/vote_accuracy"] = result.best.vote_accuracy
     return scalars
 
 
-def measure_probes(run: Run, params: dict) -> dict:
-    """Everything about probes that evaluation.json says; accuracies in per cent."""
+def measure_probes(run: Run, params: Params) -> dict[str, Any]:
+    """Returns everything about probes that evaluation.json says; accuracies in per cent."""
     config = run.config.evaluate.probe
-    trained, low = _probe_and_low_data(run, config, _features(run, params), run.masks)
-    pixels, low_pixels = _probe_and_low_data(
+    trained, low_data_results = _probe_and_low_data(run, config, _features(run, params), run.masks)
+    pixels, low_data_of_pixels = _probe_and_low_data(
         run, dataclasses.replace(config, layers=(), concatenate=0), _pixels(run), masks=1
     )
-    found = {
+    measured = {
         "solver": config.solver,
-        "layers": [reading.accuracy for reading in trained.layer_results],
-        "layer_numbers": [reading.layers[0] for reading in trained.layer_results],
-        "held_out": [reading.held_out_accuracy for reading in trained.layer_results],
-        "settings": [reading.setting for reading in trained.layer_results],
+        "layers": [layer.accuracy for layer in trained.layer_results],
+        "layer_numbers": [layer.layers[0] for layer in trained.layer_results],
+        "held_out": [layer.held_out_accuracy for layer in trained.layer_results],
+        "settings": [layer.setting for layer in trained.layer_results],
         "best_layer": trained.best_layer,
         "accuracy": trained.accuracy,
         "raw_pixels": pixels.accuracy,
+        "raw_pixels_setting": pixels.best.setting,
         "untrained": probe_features(run, init_params(run.model, run.config.seed, run.mesh)).accuracy,
     }
     if trained.concatenated:
-        found["concatenated"] = dataclasses.asdict(trained.concatenated)
+        measured["concatenated"] = dataclasses.asdict(trained.concatenated)
     if run.masks > 1:
-        votes = [reading.vote_accuracy for reading in trained.layer_results]
-        found["vote"] = {"masks": run.masks, "layers": votes, "accuracy": trained.best.vote_accuracy}
-    if low:
-        found["low_data"] = [
+        votes = [layer.vote_accuracy for layer in trained.layer_results]
+        measured["vote"] = {"masks": run.masks, "layers": votes, "accuracy": trained.best.vote_accuracy}
+    if low_data_results:
+        measured["low_data"] = [
             {"labels_per_class": ours.labels_per_class} | _spread(ours) | {"raw_pixels": _spread(theirs)}
-            for ours, theirs in zip(low, low_pixels, strict=True)
+            for ours, theirs in zip(low_data_results, low_data_of_pixels, strict=True)
         ]
-    return found
+    return measured
 
 
-def print_probes(found: dict, layers: int) -> None:
-    """Says what `measure_probes` found of a model of so many layers."""
-    print(f"linear probe: {found['accuracy']:.1f} % at layer {found['best_layer']} of {layers}")
-    if vote := found.get("vote"):
+def print_probes(probe: dict[str, Any], layers: int) -> None:
+    """Prints the result of `measure_probes` for a model of so many layers."""
+    setting = probe["settings"][probe["layer_numbers"].index(probe["best_layer"])]
+    chosen = f"{'L2 strength' if probe['solver'] == 'lbfgs' else 'learning rate'} {setting:g}"
+    print(f"linear probe: {probe['accuracy']:.1f} % at layer {probe['best_layer']} of {layers}, with {chosen}")
+    if vote := probe.get("vote"):
         print(f"modal vote of {vote['masks']} masks: {vote['accuracy']:.1f} %")
-    if together := found.get("concatenated"):
+    if together := probe.get("concatenated"):
         numbers = ", ".join(map(str, together["layers"]))
         print(f"layers {numbers} side by side: {together['accuracy']:.1f} %")
-    print(f"baselines: raw pixels {found['raw_pixels']:.1f} %, the same network untrained {found['untrained']:.1f} %")
-    for row in found.get("low_data", ()):
+    print(f"baselines: raw pixels {probe['raw_pixels']:.1f} %, the same network untrained {probe['untrained']:.1f} %")
+    for row in probe.get("low_data", ()):
         pixels = row["raw_pixels"]
         print(
             f"{row['labels_per_class']} labels a class: {row['accuracy']:.1f} ± {row['std']:.1f} %, "
@@ -77,33 +85,40 @@ def print_probes(found: dict, layers: int) -> None:
         )
 
 
-def _spread(result: LowDataResult):
+def _spread(result: LowDataResult) -> dict[str, Any]:
     return {"accuracy": result.accuracy, "std": result.std, "accuracies": result.accuracies}
 
 
-def _features(run, params):
-    """Features and labels of the training and of the test images.
+Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # features and labels to train with, and to test with
+
+
+def _features(run: Run, params: Params) -> Split:
+    """Returns features (l, b, d) and labels (b,) of the training and of the test images.
 
     A BERT model sees every view of a training image under one mask of its own (the paper does not say), and every view
     of a test image under `run.masks`.
     """
     config = run.config.evaluate.probe
     model = run.model.clone(normalized_features=config.normalized)
-    test = itertools.chain.from_iterable(run.test_examples(draw) for draw in range(run.masks))
-    splits = run.examples(run.train_source, config.augmented_epochs), test
-    options = {"memory": config.memory * 2**30, "directory": run.workdir}
-    return [x for examples in splits for x in split_features(model, params, examples, run.mesh, **options)]
+    train = run.examples(run.train_source, config.augmented_epochs, task="features of training images")
+    test = itertools.chain.from_iterable(
+        run.test_examples(draw, task="features of test images") for draw in range(run.masks)
+    )
+    features = functools.partial(
+        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=run.workdir
+    )
+    return *features(train), *features(test)
 
 
-def _pixels(run):
-    """Likewise the colors that the model sees, as one layer; gray ones are one number each."""
+def _pixels(run: Run) -> Split:
+    """Returns likewise the colors that the model sees, as one layer; gray ones are one number each."""
     config, colors = run.config.evaluate.probe, run.palette.colors
     colors = colors[:, :1] if (colors == colors[:, :1]).all() else colors
 
-    def read(examples):
+    def read(examples: Iterator[HostBatch]) -> tuple[np.ndarray, np.ndarray]:
         labels = []
 
-        def batches():
+        def batches() -> Iterator[np.ndarray]:
             for batch in examples:
                 labels.append(batch["label"])
                 yield colors[batch["tokens"]].reshape(len(batch["tokens"]), 1, -1)
@@ -114,23 +129,32 @@ def _pixels(run):
     return *read(run.examples(run.train_source, config.augmented_epochs)), *read(run.test_examples())
 
 
-def _probe(run, config, features, masks):
-    views = config.augmented_epochs or 1
+def _probe(run: Run, config: ProbeConfig, features: Split, masks: int) -> ProbeResult:
     return probe(
-        *features, classes=run.train_source.classes, config=config, seed=run.config.seed, views=views, masks=masks
+        *features,
+        classes=run.train_source.classes,
+        config=config,
+        seed=run.config.seed,
+        views=config.augmented_epochs or 1,
+        masks=masks,
     )
 
 
-def _probe_and_low_data(run, config, features, masks):
-    """The probe of all labels; and for each of `labels_per_class` that of few, with the layer and penalty it chose."""
-    found, images = _probe(run, config, features, masks), len(run.train_source)
-    train_lbd, train_labels_b, *test = features
-    few = [
+def _probe_and_low_data(
+    run: Run, config: ProbeConfig, features: Split, masks: int
+) -> tuple[ProbeResult, list[LowDataResult]]:
+    """Probes with all labels; then with each of `labels_per_class`, at the layer and penalty that all labels chose."""
+    result, images = _probe(run, config, features, masks), len(run.train_source)
+    train_lbd, train_labels_b, test_lbd, test_labels_b = features
+    low_data_results = [
         low_data(
-            *(train_lbd[:, :images], train_labels_b[:images], *test),  # one view of every image
+            train_lbd[:, :images],  # one view of every image
+            train_labels_b[:images],
+            test_lbd,
+            test_labels_b,
             labels_per_class=labels_per_class,
-            layers=found.best.layers,
-            penalty=found.best.setting * images,
+            layers=result.best.layers,
+            penalty=result.best.setting * images,
             classes=run.train_source.classes,
             subsets=config.subsets,
             seed=run.config.seed,
@@ -138,4 +162,4 @@ def _probe_and_low_data(run, config, features, masks):
         )
         for labels_per_class in config.labels_per_class
     ]
-    return found, few
+    return result, low_data_results

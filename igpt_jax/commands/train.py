@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
-from igpt_jax.commands.evaluate import evaluate, is_probed, measure_accuracy, report, restore
+from igpt_jax.commands.evaluate import evaluate, is_probed, measure_accuracy, restore
 from igpt_jax.commands.probes import probe_scalars
+from igpt_jax.commands.report import report
 from igpt_jax.commands.run import Run
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted

@@ -6,7 +6,7 @@ d feature width, c classes.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,12 +16,14 @@ import numpy as np
 from igpt_jax.config import ProbeConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows
-from igpt_jax.evaluate.logistic_regression import check_features, checked_l2, cross_entropy, solve
+from igpt_jax.evaluate.logistic_regression import RegularizationPath, check_features, check_l2, cross_entropy
 from igpt_jax.evaluate.sgd import descend
 from igpt_jax.evaluate.vote import modal_vote
+from igpt_jax.progress import progress
 from igpt_jax.search import best, search
 
 RATES_AT_ONCE = 4  # learning rates that are tried together
+WEAKEST, STRONGEST = 1e-8, 1e4  # L2 strengths between which the search goes on beyond the ends of `config.l2`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +108,11 @@ def probe(
     train, test = Rows.all(train_features_lbd, train_labels_b), Rows.all(test_features_lbd, test_labels_b)
     kept, held_out = _split(train, config.held_out, views, seed)
 
-    def read(groups):
-        choices = _choose(kept, held_out, groups, classes, config, seed)
+    def read(groups: list[tuple[int, ...]]) -> tuple[LayerResult, ...]:
+        if config.solver == "sgd":
+            choices = _choose_rates(kept, held_out, groups, classes, config, seed)
+        else:
+            choices = _choose_strengths(kept, held_out, groups, classes, config)
         settings_gs = np.array([[choice.setting] for choice in choices], np.float32)
         probes = fit(train, groups, settings_gs, classes, config, seed)
         scores = (score(probe, test, masks, seed) for probe in probes)
@@ -120,7 +125,13 @@ def probe(
     return result
 
 
-def check_pair(train_features_lbd, train_labels_b, test_features_lbd, test_labels_b, classes: int) -> None:
+def check_pair(
+    train_features_lbd: np.ndarray,
+    train_labels_b: np.ndarray,
+    test_features_lbd: np.ndarray,
+    test_labels_b: np.ndarray,
+    classes: int,
+) -> None:
     """Raises InputError unless both sets of features are whole and of one model."""
     check_features("training", train_features_lbd, train_labels_b, classes)
     check_features("test", test_features_lbd, test_labels_b, classes)
@@ -138,8 +149,8 @@ def centered(layer: int, k: int, layers: int) -> tuple[int, ...]:
     return tuple(range(first, first + k))
 
 
-def _split(train, held_out, views, seed):
-    """The images kept for fitting, and those held out."""
+def _split(train: Rows, held_out: float, views: int, seed: int) -> tuple[Rows, Rows]:
+    """Returns the images kept for fitting, and those held out."""
     images = len(train) // views
     if images * views != len(train):
         raise InputError(f"{len(train)} training rows are not {views} views of the same images; give whole passes")
@@ -160,32 +171,77 @@ class _Choice(NamedTuple):
     held_out_loss: float
 
 
-def _choose(kept, held_out, groups, classes, config, seed):
-    """The setting of each group of layers that reads the held-out images best."""
-    is_sgd = config.solver == "sgd"
-    settings, at_once = (config.rates, RATES_AT_ONCE) if is_sgd else (config.l2, len(config.l2))
-    measures = {}  # (layers, setting) to (accuracy, -loss)
+def _choose_strengths(
+    kept: Rows, held_out: Rows, groups: Sequence[tuple[int, ...]], classes: int, config: ProbeConfig
+) -> list[_Choice]:
+    """The L2 strength of each group of layers that reads the held-out images best.
 
-    def measure(layers, setting):
-        if (layers, setting) not in measures:  # the same for all layers, and for the next settings too
-            start = settings.index(setting)
-            together = settings[start : start + at_once]
-            settings_gs = np.tile(np.array(together, np.float32), (len(groups), 1))
-            for probe in fit(kept, groups, settings_gs, classes, config, seed):
-                predictions_sb, losses_sb = probe.read(held_out)
-                accuracy_s, loss_s = 100 * np.mean(predictions_sb == held_out.labels, axis=1), losses_sb.mean(axis=1)
-                for tried, accuracy, loss in zip(together, accuracy_s, loss_s, strict=True):
-                    measures[probe.layers, tried] = float(accuracy), -float(loss)
-        return measures[layers, setting]
+    Where that is the first or last of `config.l2`, the search goes on in the same ratio, until the best strength has
+    worse ones on both sides, or `WEAKEST` or `STRONGEST` is reached.  One strength alone is taken as it is.
+    """
+    for l2 in config.l2:
+        check_l2(l2)
+    choices = []
+    with progress("probes: L2 strengths", len(groups) * len(config.l2), "fit") as advance:
+        for layers in groups:
+            path = _regularization_path(kept, layers, classes)
+            measured = {}
+            for l2 in sorted(config.l2, reverse=True):
+                measured[l2] = _measure(path(l2), held_out)[0]
+                advance(1)
+            while (beyond := _beyond_the_end(measured)) is not None:
+                measured[beyond] = _measure(path(beyond), held_out)[0]
+            chosen = best(measured)
+            accuracy, negative_loss = measured[chosen]
+            choices.append(_Choice(layers, chosen, accuracy, -negative_loss))
+    return choices
 
-    def choice(layers):
-        measure_one = functools.partial(measure, layers)
-        found = search(settings, measure_one) if is_sgd else {l2: measure_one(l2) for l2 in settings}
-        setting = best(found)
-        accuracy, negative_loss = found[setting]
-        return _Choice(layers, setting, accuracy, -negative_loss)
 
-    return [choice(layers) for layers in groups]
+def _beyond_the_end(measured: dict[float, tuple[float, float]]) -> float | None:
+    """The next strength to try where the best of those measured is the weakest or the strongest, else None."""
+    weakest_first, chosen = sorted(measured), best(measured)
+    if len(weakest_first) < 2:
+        return None
+    for end, neighbor in (weakest_first[:2], weakest_first[:-3:-1]):
+        if chosen == end:
+            l2 = float(f"{end * end / neighbor:.3g}")
+            return l2 if WEAKEST <= l2 <= STRONGEST else None
+    return None
+
+
+def _choose_rates(
+    kept: Rows, held_out: Rows, groups: Sequence[tuple[int, ...]], classes: int, config: ProbeConfig, seed: int
+) -> list[_Choice]:
+    """The learning rate of each group of layers that reads the held-out images best.
+
+    Rates are tried in their order, `RATES_AT_ONCE` together, until one does worse than the one before it.
+    """
+    measures = {}  # (layers, rate) to (accuracy, -loss)
+
+    def measure(layers: tuple[int, ...], rate: float) -> tuple[float, float]:
+        if (layers, rate) not in measures:
+            start = config.rates.index(rate)
+            rates = config.rates[start : start + RATES_AT_ONCE]
+            rates_gs = np.tile(np.array(rates, np.float32), (len(groups), 1))
+            for probe in fit(kept, groups, rates_gs, classes, config, seed):
+                for tried, measured in zip(rates, _measure(probe, held_out), strict=True):
+                    measures[probe.layers, tried] = measured
+        return measures[layers, rate]
+
+    choices = []
+    for layers in groups:
+        measured = search(config.rates, functools.partial(measure, layers))
+        rate = best(measured)
+        accuracy, negative_loss = measured[rate]
+        choices.append(_Choice(layers, rate, accuracy, -negative_loss))
+    return choices
+
+
+def _measure(probe: "LinearProbe", held_out: Rows) -> list[tuple[float, float]]:
+    """For each setting of the probe: its accuracy in per cent, and its negative loss in nats an image."""
+    predictions_sb, losses_sb = probe.read(held_out)
+    accuracy_s, loss_s = 100 * np.mean(predictions_sb == held_out.labels, axis=1), losses_sb.mean(axis=1)
+    return [(float(accuracy), -float(loss)) for accuracy, loss in zip(accuracy_s, loss_s, strict=True)]
 
 
 class LinearProbe(NamedTuple):
@@ -194,8 +250,8 @@ class LinearProbe(NamedTuple):
     layers: tuple[int, ...]
     mean_d: np.ndarray
     scale_d: np.ndarray
-    weights_sdc: jax.Array
-    biases_sc: jax.Array
+    weights_sdc: jax.Array | np.ndarray
+    biases_sc: jax.Array | np.ndarray
 
     def read(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of the rows, (s, b) int32, and their losses, (s, b) float32 nats."""
@@ -208,7 +264,14 @@ class LinearProbe(NamedTuple):
 
 @jax.jit
 @jax.default_matmul_precision("float32")
-def _read(mean_d, scale_d, weights_sdc, biases_sc, features_bd, labels_b):
+def _read(
+    mean_d: jax.Array,
+    scale_d: jax.Array,
+    weights_sdc: jax.Array,
+    biases_sc: jax.Array,
+    features_bd: jax.Array,
+    labels_b: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     features_bd = (features_bd.astype(jnp.float32) - mean_d[None]) * scale_d[None]
     logits_sbc = jnp.einsum("bd,sdc->sbc", features_bd, weights_sdc) + biases_sc[:, None]
     losses_sb, _ = cross_entropy(logits_sbc, jax.nn.one_hot(labels_b, logits_sbc.shape[2], dtype=bool)[None])
@@ -223,18 +286,42 @@ def fit(
     config: ProbeConfig,
     seed: int,
 ) -> Iterator[LinearProbe]:
-    """Fits a probe for each group of layers, which all have equally many, at each of its settings; (g, s) float32."""
+    """Fits a probe to each group of layers, which all have equally many.
+
+    Args:
+      rows: the images to fit to.
+      groups: layers that one probe reads side by side.
+      settings_gs: (g, s) float32: L2 strengths, of which "lbfgs" takes one for each group; or learning rates.
+      classes: number of classes.
+      config: the solver and its options.
+      seed: of the order of the images, for "sgd".
+
+    Yields:
+      The probe of each group, with all its settings.
+    """
     if config.solver == "lbfgs":
-        for layers, l2_s in zip(groups, settings_gs, strict=True):
-            mean_d, scale_d = rows.standardization(layers)
-            features_bd = (rows.read(layers).astype(np.float32, copy=False) - mean_d) * scale_d
-            weights_sdc, biases_sc, _, _ = solve(features_bd, rows.labels, checked_l2(l2_s), classes)
-            yield LinearProbe(layers, mean_d, scale_d, weights_sdc, biases_sc)
+        with progress("probes", len(groups), "fit") as advance:
+            for layers, (l2,) in zip(groups, settings_gs, strict=True):
+                yield _regularization_path(rows, layers, classes)(float(l2))
+                advance(1)
     else:
         mean_gd, scale_gd = map(np.stack, zip(*map(rows.standardization, groups), strict=True))
         scale_gd /= np.sqrt(np.maximum(np.count_nonzero(scale_gd, axis=1, keepdims=True), 1), dtype=np.float32)
         weights_gsdc, biases_gsc = descend(rows, groups, mean_gd, scale_gd, settings_gs, classes, config, seed)
         yield from map(LinearProbe, groups, mean_gd, scale_gd, weights_gsdc, biases_gsc)
+
+
+def _regularization_path(rows: Rows, layers: tuple[int, ...], classes: int) -> Callable[[float], LinearProbe]:
+    """From an L2 strength to the probe of these layers; see `RegularizationPath`."""
+    mean_d, scale_d = rows.standardization(layers)
+    features_bd = (rows.read(layers).astype(np.float32, copy=False) - mean_d) * scale_d
+    path = RegularizationPath(features_bd, rows.labels, classes)
+
+    def solve(l2: float) -> LinearProbe:
+        solution = path.solve(l2)
+        return LinearProbe(layers, mean_d, scale_d, solution.weights_dc[None], solution.biases_c[None])
+
+    return solve
 
 
 def score(probe: LinearProbe, test: Rows, masks: int, seed: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from igpt_jax.config import ProbeConfig
 from igpt_jax.evaluate.features import Rows
 from igpt_jax.evaluate.logistic_regression import cross_entropy
+from igpt_jax.progress import progress
 
 MOMENTUM = 0.9
 _CHUNK_BYTES = 2**26  # features of consecutive batches that are moved to the device together
@@ -58,22 +59,24 @@ def descend(
     labels_b = train.labels
     weights_gdrc = jnp.zeros((probes, width + 1, rates, classes))
     state = weights_gdrc, jnp.zeros_like(weights_gdrc)
-    for first in range(0, config.steps, chunk):
-        steps_n = np.arange(first, min(first + chunk, config.steps))
-        places_nb = np.stack([batch_places(len(train), config.batch_size, seed, step) for step in steps_n])
-        features_gnbd = np.stack([train.read(layers, places_nb.reshape(-1)) for layers in groups])
-        features_gnbd = features_gnbd.reshape(probes, *places_nb.shape, width)
-        fraction_n = (1 + np.cos(np.pi * steps_n / config.steps)) / 2
-        jax.block_until_ready(state)  # so that no more than one chunk waits
-        state = _advance(
-            state,
-            features_gnbd,
-            labels_b[places_nb],
-            (fraction_n[:, None, None] * rates_gr).astype(np.float32),
-            mean_gd[:, None],
-            scale_gd[:, None],
-            config.weight_decay,
-        )
+    with progress("probes: SGD", config.steps, "step") as advance:
+        for first in range(0, config.steps, chunk):
+            steps_n = np.arange(first, min(first + chunk, config.steps))
+            places_nb = np.stack([batch_places(len(train), config.batch_size, seed, step) for step in steps_n])
+            features_gnbd = np.stack([train.read(layers, places_nb.reshape(-1)) for layers in groups])
+            features_gnbd = features_gnbd.reshape(probes, *places_nb.shape, width)
+            fraction_n = (1 + np.cos(np.pi * steps_n / config.steps)) / 2
+            jax.block_until_ready(state)  # so that no more than one chunk waits
+            state = _advance(
+                state,
+                features_gnbd,
+                labels_b[places_nb],
+                (fraction_n[:, None, None] * rates_gr).astype(np.float32),
+                mean_gd[:, None],
+                scale_gd[:, None],
+                config.weight_decay,
+            )
+            advance(len(steps_n))
     weights_grdc = state[0].swapaxes(1, 2)
     return weights_grdc[:, :, :-1], weights_grdc[:, :, -1]
 

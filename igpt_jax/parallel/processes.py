@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,14 +23,19 @@ def joined(option: str) -> Iterator[None]:
     join(option)
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or not _is_of_the_runtime(error):
             raise
         first_line = str(error).splitlines()[0]
         raise InputError(
             f"process {jax.process_index()} cannot go on: {first_line}; see what the other processes say, and run the "
             "same command again in all of them"
         ) from error
+
+
+def _is_of_the_runtime(error: Exception) -> bool:
+    """Whether JAX's runtime raised an error: a lost connection comes as a ValueError too, such as "UNKNOWN: Gloo"."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z_]+: ", str(error)) is not None
 
 
 def join(option: str) -> None:

@@ -234,7 +234,7 @@ def test_ties_go_to_the_lower_held_out_loss():
     _, labels_b = draw_layers()
     result = run_probe(np.eye(8, dtype=np.float32)[labels_b][None], labels_b)
     assert result.best.held_out_accuracy == 100
-    assert result.best.setting == min(L2)
+    assert result.best.setting <= min(L2)
 
 
 @pytest.mark.parametrize(
@@ -289,3 +289,26 @@ def test_views_that_are_no_whole_passes_are_refused():
             seed=0,
             views=3,
         )
+
+
+@pytest.mark.parametrize("given", [(1e-1, 1.0), (1e-7, 1e-6)], ids=["too strong", "too weak"])
+def test_where_an_end_of_the_strengths_is_best_the_search_goes_on_beyond_it(given):
+    features_bd, labels_b = draw(2000, 24, 1.0)
+    wide = tuple(10.0**power for power in range(-7, 1))
+    expected = run_on(features_bd, labels_b, wide).best
+    assert min(wide) < expected.setting < max(wide)
+    assert not min(given) <= expected.setting <= max(given)
+    found = run_on(features_bd, labels_b, given).best
+    assert found.setting == pytest.approx(expected.setting)
+    assert found.held_out_loss == pytest.approx(expected.held_out_loss, rel=1e-3)
+
+
+def test_one_strength_alone_is_taken_as_it_is():
+    features_bd, labels_b = draw(400, 24, 1.0)
+    assert run_on(features_bd, labels_b, (1.0,)).best.setting == 1.0
+
+
+def run_on(features_bd, labels_b, l2):
+    half = len(labels_b) // 2
+    parts = features_bd[None, :half], labels_b[:half], features_bd[None, half:], labels_b[half:]
+    return probe(*parts, classes=CLASSES, config=ProbeConfig(l2=l2, held_out=0.5), seed=0)

@@ -132,6 +132,19 @@ def test_a_process_that_cannot_go_on_says_why_and_leaves_none_waiting(failing, t
 
 
 @pytest.mark.slow
+def test_where_one_process_does_not_see_the_work_dir_both_say_so_in_one_line(tmp_path):
+    def arguments_of(index, option):
+        command = ["train", "--config=experiments/digits.py", f"--workdir={tmp_path / str(index)}"]
+        return ["-m", "igpt_jax", *command, "--config.steps=5", "--config.model.layers=1", f"--distributed={option}"]
+
+    outcome = start(2, 1, arguments_of)
+    for status, _, error in outcome:
+        assert status != 0
+        assert "Traceback" not in error
+    assert "process 1 does not see" in outcome[1][2]
+
+
+@pytest.mark.slow
 def test_the_command_line_trains_alike_in_two_processes_and_in_one(tmp_path):
     small = {"steps": 6, "log_every": 2, "evaluate.every": 4, "optimizer.warmup_epochs": 0, "model.layers": 1}
     small |= {"evaluate.probe.augmented_epochs": 0, "evaluate.probe.l2": (0.1,), "evaluate.batch_size": 100}
