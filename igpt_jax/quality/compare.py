@@ -16,7 +16,7 @@ from igpt_jax.quality.networks import FeatureNetwork
 from igpt_jax.quality.statistics import Statistics
 
 METRICS = ("fid", "kid", "prdc")
-KID_SUBSET = 1000  # images in each of KID's subsets, as in Binkowski et al. (arXiv:1801.01401)
+KID_SUBSET = 1000  # images in each of KID's subsets, unless a set is smaller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,8 @@ def compare(
         reference_bd = network.features(reference)
         statistics = Statistics.of(reference_bd, network.name)
     features = {name: network.features(images) for name, images in sets.items()}
-    known = [*features.values(), *([] if reference_bd is None else [reference_bd])]
-    subset = measures.kid_subset or min(KID_SUBSET, *map(len, known))
+    all_features = [*features.values(), *([] if reference_bd is None else [reference_bd])]
+    subset = measures.kid_subset or min(KID_SUBSET, *map(len, all_features))
     result: dict[str, Any] = {
         "network": network.name,
         "reference_images": statistics.images,
@@ -117,7 +117,7 @@ def _check_statistics(statistics: Statistics, network: FeatureNetwork, measures:
     if statistics.network and statistics.network != network.name:
         raise InputError(
             f"the reference's statistics are of {statistics.network!r}, but the features are of {network.name!r}; "
-            "compare in the same network"
+            "compare features of the same network"
         )
     if measures.metrics != ("fid",):
         raise InputError("a file of statistics has no single images, so it allows --metrics=fid alone")

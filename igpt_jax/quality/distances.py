@@ -78,7 +78,7 @@ def kernel_distance(
       InputError: a set has fewer than `size` images.
 
     Reference:
-      Binkowski et al. 2018, arXiv:1801.01401.
+      Bińkowski et al. 2018, arXiv:1801.01401.
     """
     smallest = min(len(features_bd), len(reference_bd))
     if smallest < size:

@@ -49,7 +49,8 @@ def _pictures(files: list[pathlib.Path]) -> Iterator[np.ndarray]:
         size = size or pixels.shape
         if pixels.shape != size:
             raise InputError(
-                f"{file} is {pixels.shape[1]}x{pixels.shape[0]}, and others are {size[1]}x{size[0]}; resize all to the same size"
+                f"{file} is {pixels.shape[1]}x{pixels.shape[0]}, and others are {size[1]}x{size[0]}; "
+                "resize all to the same size"
             )
         yield pixels
 
@@ -59,9 +60,7 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
         with np.load(path, allow_pickle=False) as arrays:
             images = arrays["arr_0"]
     except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds of errors
-        raise InputError(
-            f"{path} holds no images under the name arr_0 ({error}); write them under that name"
-        ) from error
+        raise InputError(f"{path} holds no images under the name arr_0 ({error}); save them as arr_0") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise InputError(f"{path}: arr_0 is {images.dtype} of shape {images.shape}; expected uint8 (n, h, w, 3)")
     return images
