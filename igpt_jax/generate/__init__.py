@@ -1,1 +1,1 @@
-"""New images, and the rest of given ones."""
+"""Sampling of new images, and completion of given ones."""

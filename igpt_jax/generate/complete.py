@@ -1,4 +1,4 @@
-"""New images, and the rest of images of which the beginning is given, batch by batch over the mesh."""
+"""Sampling of new images, and completion of images from their first pixels, in batches over the mesh."""
 
 import sys
 from collections.abc import Callable
@@ -13,11 +13,12 @@ from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.generate.sample import Drawn, Sampler, fastest_window, image_keys, sample
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
+from igpt_jax.types import Batch, HostBatch, Params
 
 
 def complete(
     model: ImageGPT,
-    params: dict,
+    params: Params,
     given_bt: np.ndarray,
     *,
     n: int,
@@ -27,14 +28,24 @@ def complete(
     batch_size: int = 64,
     window: int | None = None,
 ) -> Drawn:
-    """Draws n continuations of every image from its given first pixels.
+    """Samples n continuations of every image from its given first pixels.
 
     Args:
-      given_bt: (b, t) int32, the first t pixels in raster order; t = 0 draws whole images.
-      batch_size: images drawn at once; it does not change them.
-      window: positions a pass, as `sample` explains; None takes `fastest_window`.
+      model: an autoregressive model.
+      params: its parameters.
+      given_bt: (b, t) int32, the first t pixels in raster order; t = 0 samples whole images.
+      n: continuations of each image.
+      seed: of the random numbers; each continuation has its own key, see `image_keys`.
+      mesh: devices, over whose `data` axis the images are split.
+      sampler: how a color is sampled from its logits.
+      batch_size: images sampled at once, at least 1; it does not change the images.
+      window: positions per pass, as `sample` explains; None chooses `fastest_window`.
+
     Returns:
-      (b, n, context) int32 tokens, beginning with what is given, and the passes they were drawn in.
+      The sampled images, with arrays of shape (b, n, context).
+
+    Raises:
+      InputError: `given_bt` are not tokens of the model, the model cannot sample, or an option is out of range.
     """
     check_tokens(model.config, given_bt)
     given_bt = np.repeat(given_bt, n, axis=0)
@@ -42,7 +53,7 @@ def complete(
         images = max(1, min(batch_size, len(given_bt)) // mesh.shape["data"])
         window = fastest_window(mesh.devices.flat[0].platform, images)
 
-    def draw(rngs_b, batch):
+    def draw(rngs_b: jax.Array, batch: Batch) -> Drawn:
         return sample(model, params, rngs_b, batch["given"], sampler, window)
 
     drawn = draw_batches(draw, {"given": given_bt}, seed, batch_size, mesh)
@@ -50,27 +61,38 @@ def complete(
 
 
 def draw_batches(
-    draw: Callable[[jax.Array, dict], Any],
-    arrays: dict[str, np.ndarray],
+    draw: Callable[[jax.Array, Batch], Any],
+    arrays: HostBatch,
     seed: int,
     batch_size: int,
     mesh: Mesh,
 ) -> Any:
-    """Calls `draw` with each image's key on batches of the arrays; long work shows its progress.
+    """Calls `draw` on batches of images, each image with its own key, and reports the progress.
 
-    Returns what it returns, as numpy arrays of all images.
+    Args:
+      draw: a function from keys (b,) and a batch to a tree of arrays (b, ...).
+      arrays: inputs of all images; the first axis of every array is the image.
+      seed: of the keys.
+      batch_size: images per call of `draw`, at least 1.
+      mesh: devices, over whose `data` axis a batch is split.
+
+    Returns:
+      The results of `draw` for all images, as numpy arrays.
+
+    Raises:
+      InputError: `batch_size` is below 1.
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} must be at least 1")
     count = len(next(iter(arrays.values())))
-    rngs_b, drawn = image_keys(seed, count), []
+    rngs_b, results = image_keys(seed, count), []
     arrays = {"number": np.arange(count)} | arrays
     batches = ({name: x[i : i + batch_size] for name, x in arrays.items()} for i in range(0, count, batch_size))
     with tqdm.tqdm(total=count, unit="image", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
         for result in map_batches(lambda batch: draw(rngs_b[batch["number"]], batch), batches, mesh):
-            drawn.append(result)
+            results.append(result)
             bar.update(len(jax.tree.leaves(result)[0]))
-            if bar.disable and count > batch_size:
-                done = min(count, len(drawn) * batch_size)
+            if bar.disable and count > batch_size:  # a log file gets plain lines in place of the bar
+                done = min(count, len(results) * batch_size)
                 print(f"{done} of {count} images drawn", file=sys.stderr, flush=True)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *drawn)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)

@@ -1,10 +1,11 @@
-"""Decoding left to right: the network's equations with a cache, laid out for few positions at a time.
+"""Autoregressive decoding with a cache: the equations of `ImageGPT`, laid out for a few positions per call.
 
-Activations are rows, (n, d) for n = b·t positions, and weights (inputs, outputs): of the layouts tried, the fastest for
-products of few rows on a CPU.
+Activations are (n, d), for n = b·t positions, and weights are (inputs, outputs). Of the layouts tried, this is the
+fastest for matmuls with few rows on a CPU.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,41 +15,53 @@ from igpt_jax.config import ModelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.attention import attend, cached_attention
 from igpt_jax.model.rotary import rotate
-from igpt_jax.model.transformer import ACTIVATIONS, NORM_EPSILON
+from igpt_jax.model.transformer import ACTIVATIONS, rms_norm
+from igpt_jax.types import Params
 
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # for each layer its keys (b, h, k, s) and values (b, h, s, k)
-_POSITIONS = (3, 2)  # the axis of positions in either
+LayerCache = tuple[jax.Array, jax.Array]  # a layer's keys (b, h, k, s) and values (b, h, s, k)
+Cache = tuple[LayerCache, ...]  # one entry per layer
+_KEY_AXIS, _VALUE_AXIS = 3, 2  # the axis s of keys and of values
 
 
 def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
-    """An empty cache for `length` positions: zeros in the compute type.
+    """Creates an empty cache with room for `length` positions: zeros in the compute type.
 
-    On a mesh every device keeps those of its images and heads.
+    On a mesh, every device keeps the cache of its own images and heads.
     """
     axes = ("batch", "heads", None, None)
 
-    def empty(*shape):
+    def empty(*shape: int) -> jax.Array:
         return nn.with_logical_constraint(jnp.zeros((batch, config.heads, *shape), config.dtype), axes)
 
     return tuple((empty(config.head_dim, length), empty(length, config.head_dim)) for _ in range(config.layers))
 
 
 def grow_cache(cache: Cache, length: int) -> Cache:
-    """The same cache with room for `length` positions."""
+    """Pads a cache with zeros, to room for `length` positions."""
 
-    def grow(x, axis):
+    def grow(x: jax.Array, axis: int) -> jax.Array:
         return jnp.pad(x, [(0, length - size if i == axis else 0) for i, size in enumerate(x.shape)])
 
-    return tuple(tuple(map(grow, layer, _POSITIONS)) for layer in cache)
+    return tuple((grow(keys, _KEY_AXIS), grow(values, _VALUE_AXIS)) for keys, values in cache)
 
 
-def decoding_weights(config: ModelConfig, params: dict) -> dict:
-    """Lays the parameters of an autoregressive model out for `decode`; once, outside of any loop.
+def decoding_weights(config: ModelConfig, params: Params) -> dict[str, Any]:
+    """Lays out the parameters of an autoregressive model for `decode`. Call it once, outside of any loop.
 
-    Returns the same tree with a list of layers under "blocks", each with its gains and with "qkv", "out", "up" (which
-    begins with the gate, where there is one) and "down": kernels as (inputs, outputs) and biases as (1, outputs) in the
-    compute type; and a token head even where it is tied.  On a mesh every device has them whole: gathered once, not for
-    every position.
+    On a mesh, the result is whole on every device: weights are gathered once, and not for every position.
+
+    Args:
+      config: of the model.
+      params: its parameters.
+
+    Returns:
+      The same tree, with two changes. "blocks" is a list with one entry per layer, each with its gains and with "qkv",
+      "out", "up" and "down": kernels as (inputs, outputs), biases as (1, outputs), in the compute type. Query, key and
+      value are concatenated, and so are gate and up if there is a gate, so that each group takes one matmul.
+      "token_head" is there even if the head is tied.
+
+    Raises:
+      InputError: the model is a BERT model, or has no token head.
     """
     if not config.causal:
         raise InputError(
@@ -58,13 +71,13 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
     if not config.token_head:
         raise InputError("this model has no token head, so it has features but neither likelihood nor samples")
 
-    def linear(inputs, *parts):
-        """Linear maps of the same input side by side."""
+    def linear(inputs: int, *parts: Params) -> dict[str, Any]:
+        """Concatenates linear layers that read the same input."""
         kernels = [part["kernel"].astype(config.dtype).reshape(inputs, -1) for part in parts]
         biases = [part["bias"].astype(config.dtype).reshape(1, -1) for part in parts if config.use_bias]
         return {"kernel": jnp.concatenate(kernels, axis=1), "bias": jnp.concatenate(biases, axis=1) if biases else 0}
 
-    def layer(number):
+    def layer(number: int) -> dict[str, Any]:
         block = jax.tree.map(lambda leaf: leaf[number], blocks)
         attention, mlp = block["attention"], block["mlp"]
         return block | {
@@ -82,20 +95,24 @@ def decoding_weights(config: ModelConfig, params: dict) -> dict:
 
 
 def decode(
-    config: ModelConfig, weights: dict, previous_bt: jax.Array, position_b: jax.Array, cache: Cache
+    config: ModelConfig, weights: dict[str, Any], previous_bt: jax.Array, position_b: jax.Array, cache: Cache
 ) -> tuple[jax.Array, Cache]:
-    """Predicts t positions of each image, from its own position on, from a cache of all earlier ones.
+    """Computes the logits of t positions of each image, from a cache of all earlier positions.
 
-    One position a call decodes; a few at once check guesses of them; a whole prefix in one call fills the cache.
+    With t = 1, calls decode position by position. A few positions per call check guesses of their tokens. One call with
+    a whole prefix fills the cache.
 
     Args:
+      config: of the model.
       weights: from `decoding_weights`.
-      previous_bt: (b, t) the tokens at `position_b - 1`..; the first is ignored at position 0, where the start vector
-        stands.
-      position_b: (b,) integers; all 0 where the cache has room for just t positions.
-      cache: from `init_cache`, filled by the calls for earlier positions; what it holds of later ones is overwritten.
+      previous_bt: (b, t) integers in [0, v), the tokens before the t positions: those from `position_b` - 1 to
+        `position_b` + t - 2. The token before position 0 is ignored: the start vector takes its place.
+      position_b: (b,) integers, each image's first position; all 0 if the cache has room for exactly t positions.
+      cache: from `init_cache`, filled by the calls for earlier positions. Whatever it holds at the t positions is
+        overwritten, and whatever it holds beyond is ignored.
+
     Returns:
-      Logits (b, t, v) float32, and the cache with these positions' keys and values in it.
+      Logits, (b, t, v) float32; and the cache, which now holds keys and values of the t positions too.
     """
     b, t = previous_bt.shape
     position_bt = position_b[:, None] + jnp.arange(t)[None]
@@ -116,28 +133,34 @@ def decode(
     return logits_nv.reshape(b, t, -1), tuple(filled_cache)
 
 
-def _attention(config, block, n_nd, t, position_b, cache):
+def _attention(
+    config: ModelConfig, block: dict[str, Any], n_nd: jax.Array, t: int, position_b: jax.Array, cache: LayerCache
+) -> tuple[jax.Array, LayerCache]:
     """Writes the keys and values of t positions into the cache, then attends to it."""
     qkv_bt3hk = _linear(block["qkv"], n_nd).reshape(-1, t, 3, config.heads, config.head_dim)
     q_bthk, k_bthk, v_bthk = (qkv_bt3hk[:, :, i] for i in range(3))
-    q_bthk, k_bthk = _placed(config, block["attention"], q_bthk, k_bthk, position_b[:, None] + jnp.arange(t)[None])
-    new = k_bthk.transpose(0, 2, 3, 1), v_bthk.transpose(0, 2, 1, 3)
-    if cache[0].shape[_POSITIONS[0]] == t:  # there are no older positions
-        cache, mixed_bthk = new, attend(q_bthk, k_bthk, v_bthk, causal=True, backend=config.attention)
+    position_bt = position_b[:, None] + jnp.arange(t)[None]
+    q_bthk, k_bthk = _norm_and_rotate(config, block["attention"], q_bthk, k_bthk, position_bt)
+    k_bhkt, v_bhtk = k_bthk.transpose(0, 2, 3, 1), v_bthk.transpose(0, 2, 1, 3)
+    if cache[0].shape[_KEY_AXIS] == t:  # these positions fill the cache, so there are no earlier ones to attend to
+        cache, mixed_bthk = (k_bhkt, v_bhtk), attend(q_bthk, k_bthk, v_bthk, causal=True, backend=config.attention)
     else:
-        cache = tuple(map(functools.partial(_write, position_b), cache, new, _POSITIONS))
+        keys, values = cache
+        cache = _write(position_b, keys, k_bhkt, _KEY_AXIS), _write(position_b, values, v_bhtk, _VALUE_AXIS)
         q_bhtk = q_bthk.transpose(0, 2, 1, 3) * config.head_dim**-0.5
         mixed_bthk = cached_attention(q_bhtk, *cache, position_b).transpose(0, 2, 1, 3)
     return _linear(block["out"], mixed_bthk.reshape(n_nd.shape)), cache
 
 
-def _write(position_b, old, new, axis):
-    """Puts new positions into the cache, from each image's own on."""
+def _write(position_b: jax.Array, old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    """Overwrites positions of the cache, from each image's own first position on."""
     return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1))(old, new, position_b)
 
 
-def _placed(config, weights, q_bthk, k_bthk, position_bt):
-    """Queries and keys as attention compares them."""
+def _norm_and_rotate(
+    config: ModelConfig, weights: dict[str, Any], q_bthk: jax.Array, k_bthk: jax.Array, position_bt: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Applies the norms and rotations that the config asks for to queries and keys, as `Attention` does."""
     if config.qk_norm:
         q_bthk, k_bthk = _norm(weights["query_norm"], q_bthk), _norm(weights["key_norm"], k_bthk)
     if config.positions == "rotary":
@@ -146,18 +169,15 @@ def _placed(config, weights, q_bthk, k_bthk, position_bt):
     return q_bthk, k_bthk
 
 
-def _mlp(config, block, n_nd):
+def _mlp(config: ModelConfig, block: dict[str, Any], n_nd: jax.Array) -> jax.Array:
     up = _linear(block["up"], n_nd)
     parts = jnp.split(up, up.shape[1] // config.mlp_width, axis=1)
     return _linear(block["down"], ACTIVATIONS[config.activation](*parts))
 
 
-def _linear(weights, x_nd):
+def _linear(weights: dict[str, Any], x_nd: jax.Array) -> jax.Array:
     return x_nd @ weights["kernel"] + weights["bias"]
 
 
-def _norm(weights, x):
-    """`RMSNorm` along the last axis."""
-    x32 = x.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + NORM_EPSILON)
-    return (x32 * scale * jnp.expand_dims(weights["gain"], range(x.ndim - 1))).astype(x.dtype)
+def _norm(weights: dict[str, Any], x: jax.Array) -> jax.Array:
+    return rms_norm(x, weights["gain"], x.dtype)

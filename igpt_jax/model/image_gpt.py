@@ -1,5 +1,7 @@
 """Image GPT: color tokens in; logits, features of every layer or class logits out."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,23 +16,25 @@ class ImageGPT(nn.Module):
     """The transformer of Generative Pretraining from Pixels, with the released code's architecture.
 
     Attributes:
-      config: shape, objective and arithmetic.  An "ar" model is causal: a learned start vector replaces the first
-        token and the rest shift right, so the logits at position i depend on tokens 0..i-1.  A "bert" model sees
-        every position that is not masked, and has neither start vector nor shift.
-      normalized_features: whether features are of the norms that the blocks read, as the paper has them; False: of
-        what comes into these norms.  Parameters and all other outputs are the same.
+      config: shape, objective and arithmetic. An "ar" model is causal: a learned start vector replaces the first token
+        and the other tokens shift right by one, so the logits at position i depend on tokens 0..i-1. A "bert" model
+        attends to every position that is not masked, and has neither start vector nor shift.
+      normalized_features: whether a layer's features are taken after the norm that its block reads, as in the paper;
+        False: before that norm. Parameters and all other outputs are the same.
     """
 
     config: ModelConfig
     normalized_features: bool = True
 
-    def setup(self):
+    def setup(self) -> None:
+        """Declares embeddings, blocks, final norm and heads."""
         c = self.config
 
-        def table(name, axes, shape, std):
-            initializer = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
+        def table(name: str, axes: tuple[str, ...], shape: tuple[int, ...], std: float) -> jax.Array:
+            initializer: Any = nn.with_logical_partitioning(nn.initializers.normal(std), axes)  # Flax unboxes its value
             return all_gather_weight(self.param(name, initializer, shape), axes)
 
+        # The released code's initial weights.
         self.token_embedding_vd = table("token_embedding", ("vocabulary", "width"), (c.vocabulary, c.width), 0.02)
         if c.positions == "learned":
             self.position_embedding_td = table("position_embedding", ("position", "width"), (c.context, c.width), 0.01)
@@ -38,6 +42,7 @@ class ImageGPT(nn.Module):
             self.sos_d = table("sos", ("width",), (c.width,), 0.02)
         self.blocks = stack(c, pools_norm=self.normalized_features)
         self.final_norm = RMSNorm(c.dtype)
+        # With heads of zero, an untrained model predicts all colors and classes alike: its loss starts at ln(v), ln(c).
         head_std = 0.0 if c.zero_heads else 0.02
         if c.tied_head:
             self.token_head_dv = self.token_embedding_vd.T
@@ -46,86 +51,134 @@ class ImageGPT(nn.Module):
         if c.classes:
             self.class_head_dc = table("class_head", ("width", "classes"), (c.width, c.classes), head_std)
 
-    def __call__(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, tokens_bt: jax.Array, mask_bt: jax.Array | None = None) -> jax.Array:
         """Predicts the color of every position.
 
         Args:
           tokens_bt: (b, t) integers in [0, v), raster order, t at most `config.context`.
-          mask: (b, t) bool, True = hidden; "bert" models only.
+          mask_bt: (b, t) bool, True = hidden; "bert" models only.
+
         Returns:
           Logits, (b, t, v) float32.
+
         Raises:
-          InputError: another shape or dtype; a token outside [0, v).  Under jit the values of tokens are not known, and
-            one outside the range is taken for the nearest inside: check them before with `check_tokens`.
+          InputError: `tokens_bt` have another shape or dtype, or a token lies outside [0, v). Under jit the values are
+            not known, and a token outside the range reads another token's embedding; call `check_tokens` before.
         """
-        n_btd, _ = self.encode(tokens_bt, mask)
+        n_btd, _ = self.encode(tokens_bt, mask_bt)
         return self._token_logits(n_btd)
 
-    def features(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Pools what every block's attention reads, f^l = <n^l_i>_i; l = L is the final norm (paper, section 2.4).
+    def features(self, tokens_bt: jax.Array, mask_bt: jax.Array | None = None) -> jax.Array:
+        """Computes the features of every layer in one forward pass: f^l, the mean of n^l over positions.
 
-        Without `normalized_features`, <h^l_i>_i: what the released code's author answered to have used.
+        n^l is the norm that block l's attention reads, and n^L is the final norm. Without `normalized_features`, f^l is
+        the mean of h^l, which the paper's first author reports to have used (openai/image-gpt, issue 12).
 
-        Returns (l + 1, b, d) float32.  Nothing of size (l, b, t, d) is ever kept.
+        Args:
+          tokens_bt: as for `__call__`.
+          mask_bt: as for `__call__`.
+
+        Returns:
+          (l + 1, b, d) float32. Nothing of size (l, b, t, d) is ever in memory.
+
+        Raises:
+          InputError: as for `__call__`.
+
+        Reference:
+          The paper, section 2.4.
         """
-        h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask)
+        h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask_bt)
         last_btd = self.final_norm(h_btd) if self.normalized_features else h_btd
         return jnp.concatenate([pooled_lbd, mean_over_positions(last_btd)[None]])
 
-    def classify(self, tokens_bt: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array]:
-        """Gives token logits (b, t, v) and, from the pooled n^l of `config.head_layer`, class logits (b, c).
+    def classify(self, tokens_bt: jax.Array, mask_bt: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array]:
+        """Computes token logits and class logits in one forward pass.
 
-        Both float32; a model without token head gives None for the first.
+        Args:
+          tokens_bt: as for `__call__`.
+          mask_bt: as for `__call__`.
+
+        Returns:
+          Token logits, (b, t, v) float32, or None for a model without token head; and class logits, (b, c) float32,
+          which the class head reads from the pooled n^l of layer `config.head_layer`.
+
+        Raises:
+          InputError: the model has no class head; or as for `__call__`.
+
+        Reference:
+          The paper, section 2.3.
         """
         if not self.config.classes:
             raise InputError(
                 "this model has no class head; set model.classes, or fine-tune it with objective.class_weight=1"
             )
-        n_btd, pooled_lbd = self.encode(tokens_bt, mask)
+        n_btd, pooled_lbd = self.encode(tokens_bt, mask_bt)
         logits_btv = self._token_logits(n_btd) if self.config.token_head else None
         final = self.config.head_on_final_norm
         pooled_bd = mean_over_positions(n_btd) if final else pooled_lbd[self.config.head_layer]
         return logits_btv, pooled_bd @ self.class_head_dc
 
-    def encode(self, tokens_bt, mask):
-        """Runs embeddings, stack and final norm.  Returns n^L (b, t, d) and the pooled n^0..n^(L-1), (l, b, d)."""
-        h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask)
+    def encode(self, tokens_bt: jax.Array, mask_bt: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Runs embeddings, blocks and final norm.
+
+        Args:
+          tokens_bt: as for `__call__`.
+          mask_bt: as for `__call__`.
+
+        Returns:
+          n^L, (b, t, d) in the compute type; and the pooled n^0..n^(L-1), (l, b, d) float32.
+
+        Raises:
+          InputError: as for `__call__`.
+        """
+        h_btd, pooled_lbd = self._run_blocks(tokens_bt, mask_bt)
         return self.final_norm(h_btd), pooled_lbd
 
-    def _run_blocks(self, tokens_bt, mask):
+    def _run_blocks(self, tokens_bt: jax.Array, mask_bt: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Embeds the tokens and runs all blocks: the last h, and the pooled features of every block's input."""
         check_tokens(self.config, tokens_bt)
-        if self.config.causal and mask is not None:
-            raise InputError("an ar model takes no mask; use one trained with objective bert")
+        if self.config.causal and mask_bt is not None:
+            raise InputError("an ar model takes no mask; use a model trained with objective.name=bert")
         embedded_btd = self.token_embedding_vd[tokens_bt]
         if self.config.causal:
+            # Shift right by one, so that position i, which attends to positions 0..i, has seen tokens 0..i-1 and
+            # predicts token i. The last token is only ever predicted.
             sos_b1d = jnp.broadcast_to(self.sos_d, (tokens_bt.shape[0], 1, self.config.width))
             embedded_btd = jnp.concatenate([sos_b1d, embedded_btd[:, :-1]], axis=1)
-        elif mask is not None:
-            embedded_btd = jnp.where(mask[:, :, None], 0, embedded_btd)
+        elif mask_bt is not None:
+            # A masked position has no mask token: its embedding is zero, and only its position remains (section 2.1).
+            embedded_btd = jnp.where(mask_bt[:, :, None], 0, embedded_btd)
         if self.config.positions == "learned":
             embedded_btd += self.position_embedding_td[None, : tokens_bt.shape[1]]
         return self.blocks(shard_activations(embedded_btd.astype(self.config.dtype)), None)
 
-    def _token_logits(self, n_btd):
+    def _token_logits(self, n_btd: jax.Array) -> jax.Array:
         if not self.config.token_head:
             raise InputError("this model has no token head, so it has features but neither likelihood nor samples")
         b, t, d = n_btd.shape
+        # One matmul over all positions: XLA's gradient is slower on a CPU if the batch axis stays apart (see `Linear`).
         head_dv = self.token_head_dv.astype(self.config.dtype)
         return jnp.dot(n_btd.reshape(b * t, d), head_dv, preferred_element_type=jnp.float32).reshape(b, t, -1)
 
 
 def check_tokens(config: ModelConfig, tokens_bt: jax.Array | np.ndarray) -> None:
-    """Raises InputError unless tokens are integers (b, t) in [0, v), t at most the context; traced ones go unread."""
+    """Checks that tokens are (b, t) integers in [0, v), with t at most `config.context`.
+
+    The values of traced arrays, under jit, are not known and not checked.
+
+    Raises:
+      InputError: a token lies outside [0, v), or the shape or the dtype does not fit.
+    """
     if tokens_bt.ndim != 2 or tokens_bt.shape[1] > config.context:
         raise InputError(
             f"tokens of shape {tokens_bt.shape} do not fit (batch, at most {config.context}); "
-            f"set model.resolution to the side of your images"
+            "set model.resolution to the side of your images"
         )
     if not jnp.issubdtype(tokens_bt.dtype, jnp.integer):
         raise InputError(f"tokens are {tokens_bt.dtype}; expected integers: encode images with the palette first")
     if isinstance(tokens_bt, jax.core.Tracer) or not tokens_bt.size:
         return
-    values_bt = np.asarray(tokens_bt)  # also inside of a trace, where it is a constant
+    values_bt = np.asarray(tokens_bt)  # unlike a jnp operation, it gives values even while a function is being traced
     lowest, highest = values_bt.min(), values_bt.max()
     if lowest < 0 or highest >= config.vocabulary:
         raise InputError(
@@ -135,7 +188,7 @@ def check_tokens(config: ModelConfig, tokens_bt: jax.Array | np.ndarray) -> None
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Counts the parameters by shape alone; 76,571,648 for size "s"."""
+    """Counts the parameters without allocating them: 76,571,648 for size "s"."""
     tokens_bt = jnp.zeros((1, config.context), jnp.int32)
     shapes = jax.eval_shape(lambda: ImageGPT(config).init(jax.random.key(0), tokens_bt, method="features"))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -1,26 +1,29 @@
-"""Rotary positions in two dimensions: half of every head turns with the row, the other half with the column.
+"""Rotary position embeddings in two dimensions: by row for half of every head, by column for the other half.
 
-Queries and keys are turned by angles in proportion to their pixels' coordinates, so that their product depends on the
-distance between the two pixels alone (Su et al. 2021, arXiv:2104.09864; by axis as in Heo et al. 2024,
-arXiv:2403.13298).
+Queries and keys are rotated by angles proportional to the coordinates of their pixels, so their dot product depends on
+the distance between the two pixels alone.
+
+Reference:
+  Su et al. 2021, arXiv:2104.09864; by axis as in Heo et al. 2024, arXiv:2403.13298.
 """
 
 import jax
 import jax.numpy as jnp
 
-LONGEST = 100.0  # pixels a radian of the slowest pair; the fastest has 1
+LONGEST = 100.0  # the slowest pair of components rotates by one radian in about this many pixels; the fastest in 1
 
 
 def rotate(x_bthk: jax.Array, pixel_bt: jax.Array, resolution: int) -> jax.Array:
-    """Turns every pair of components by its frequency times the row or the column of a pixel.
+    """Rotates every pair of components by its frequency times the row or the column of its pixel.
 
     Args:
-      x_bthk: queries or keys; k divisible by 4.
-      pixel_bt: (b, t) or (1, t) integers, raster order.  -1 is the start vector, which stands at row -1, column -1:
-        its distance tells how far a pixel lies from the top and from the left.
+      x_bthk: queries or keys, any float type; k divisible by 4.
+      pixel_bt: (b, t) or (1, t) integers in raster order. -1 is the start vector, which stands at row -1 and column -1:
+        the distance to it tells how far a pixel lies from the top and from the left of the image.
       resolution: pixels in a row.
+
     Returns:
-      (b, t, h, k) in the type of x; float32 inside.
+      (b, t, h, k) in the type of x; computed in float32.
     """
     row_bt, column_bt = pixel_bt // resolution, jnp.where(pixel_bt < 0, -1, pixel_bt % resolution)
     frequencies = x_bthk.shape[-1] // 4
@@ -29,5 +32,5 @@ def rotate(x_bthk: jax.Array, pixel_bt: jax.Array, resolution: int) -> jax.Array
     angle_bt1f = (coordinate_bt2[..., None] * frequency_f[None, None, None]).reshape(*pixel_bt.shape, 1, -1)
     cos_bt1f, sin_bt1f = jnp.cos(angle_bt1f), jnp.sin(angle_bt1f)
     first_bthf, second_bthf = jnp.split(x_bthk.astype(jnp.float32), 2, axis=-1)
-    turned = [first_bthf * cos_bt1f - second_bthf * sin_bt1f, second_bthf * cos_bt1f + first_bthf * sin_bt1f]
-    return jnp.concatenate(turned, axis=-1).astype(x_bthk.dtype)
+    rotated = [first_bthf * cos_bt1f - second_bthf * sin_bt1f, second_bthf * cos_bt1f + first_bthf * sin_bt1f]
+    return jnp.concatenate(rotated, axis=-1).astype(x_bthk.dtype)

@@ -1,1 +1,1 @@
-"""Where arrays live: the mesh, and the one table from logical axes to mesh axes."""
+"""The device mesh, the processes on it, and plans for hardware that is absent."""

@@ -1,7 +1,8 @@
-"""The device mesh, and the one table from logical axes to mesh axes, from which every sharding derives."""
+"""The device mesh, and the table from logical axes to mesh axes, from which every sharding derives."""
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,79 +12,97 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.attention import LANES, fits_cudnn
+from igpt_jax.types import Batch, HostBatch
 
+# (logical axis, mesh axis); None: not split.
 RULES = (
     ("batch", "data"),  # images are independent
     ("width", "data"),  # each device keeps a slice of every weight and of its Adam moments (FSDP)
-    ("heads", "model"),  # heads never meet inside attention
-    ("mlp", "model"),  # the MLP's two products meet once, after the second
-    ("sequence", "model"),  # between blocks positions do not meet: norms and sums are split, and what is saved of them
+    ("heads", "model"),  # attention heads are independent
+    ("mlp", "model"),  # the two matmuls of the MLP need one sum over devices, after the second
+    ("sequence", "model"),  # between blocks, norms and residual sums treat each position by itself
     ("vocabulary", None),  # a few hundred colors: too small to split
     ("classes", None),  # likewise
-    ("gain", None),  # likewise: norms' gains are whole on every device, which needs no gather
-    ("position", None),  # of the position table, which is split along its width
+    ("gain", None),  # likewise; kept whole on every device, the gains of the norms need no all-gather
+    ("position", None),  # the position table is split along its width
     ("head_dim", None),  # attention sums over it
     ("layers", None),  # the scan runs over it
-    ("matrix", ("data", "model")),  # of the stack that Muon orthogonalizes: each device does some, whole
+    ("matrix", ("data", "model")),  # of the stack that Muon orthogonalizes: each device takes some whole matrices
 )
 
 
-def make_mesh(config: ParallelConfig, devices: list | None = None) -> Mesh:
-    """Arranges the devices as a (data, model) grid; one device is a mesh of one.
+def make_mesh(config: ParallelConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """Arranges devices as a (data, model) grid; a single device is a 1x1 mesh.
 
-    Raises InputError where the two sizes do not multiply to the number of devices.
+    Args:
+      config: sizes of the two axes.
+      devices: None takes all devices of all processes.
+
+    Raises:
+      InputError: the product of the two sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     data = config.data if config.data != -1 else count // config.model
     model = config.model if config.model != -1 else count // config.data
     if data * model != count:
-        wished = config.model if config.model != -1 else count / config.data
-        nearest = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - wished))
+        wanted = config.model if config.model != -1 else count / config.data
+        nearest = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - wanted))
         raise InputError(
             f"parallel.data={config.data} x parallel.model={config.model} does not match {count} devices; "
             f"set parallel.data={count // nearest} and parallel.model={nearest}"
         )
     axes, types = ("data", "model"), (AxisType.Auto,) * 2
-    if any(getattr(device, "core_on_chip", 0) for device in devices):  # jax.make_mesh arranges whole chips only
+    # jax.make_mesh cannot arrange chips whose cores are separate devices, such as TPU v4's in a described topology.
+    if any(getattr(device, "core_on_chip", 0) for device in devices):
         return Mesh(np.reshape(devices, (data, model)), axes, axis_types=types)
     return jax.make_mesh((data, model), axes, axis_types=types, devices=devices)
 
 
 @contextlib.contextmanager
 def logical_axes(mesh: Mesh | AbstractMesh) -> Iterator[None]:
-    """While a function is traced in it, the logical axes that the model names mean the axes of this mesh."""
+    """A context in which the logical axes that the model names mean the axes of `mesh`; trace functions inside it."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(RULES):
         yield
 
 
-def shardings(tree, mesh: Mesh):
-    """The NamedSharding of every leaf, from the logical axes that flax recorded with it."""
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Returns the NamedSharding of every leaf of a tree, from the logical axes that Flax recorded with it."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(tree), mesh, RULES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Images split along `data`."""
+    """The sharding that splits the first axis, the images, over `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """The sharding that keeps the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch: dict, mesh: Mesh) -> dict[str, jax.Array]:
-    """Joins each process's part of the batch into global arrays split along `data`."""
+def put_batch(batch: HostBatch, mesh: Mesh) -> Batch:
+    """Joins the parts of a batch that the processes have read into global arrays, split over `data`."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_sharding(mesh), x), batch)
 
 
-def put_whole_batch(batch: dict, mesh: Mesh) -> dict[str, jax.Array]:
-    """The same arrays from batches that every process holds whole."""
+def put_whole_batch(batch: HostBatch, mesh: Mesh) -> Batch:
+    """Makes global arrays, split over `data`, from a batch of which every process holds the whole."""
     return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, batch_sharding(mesh), x.__getitem__), batch)
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
-    """Raises InputError where a batch, or each of its microbatches, does not split evenly over the `data` axis."""
+    """Checks that every microbatch of a batch splits evenly over the `data` axis.
+
+    Args:
+      name: of the option, for the message.
+      batch_size: images per step, over all processes.
+      mesh: devices.
+      microbatches: parts of a batch that are computed one after another.
+
+    Raises:
+      InputError: it does not; the message gives the nearest batch size that does.
+    """
     ways = mesh.shape["data"] * microbatches
     if batch_size % ways:
         parts = f" x {microbatches} microbatches" if microbatches > 1 else ""
@@ -94,7 +113,11 @@ def check_batch(name: str, batch_size: int, mesh: Mesh, microbatches: int = 1) -
 
 
 def check_model(config: ModelConfig, mesh: Mesh) -> None:
-    """Raises InputError where a weight does not split evenly over the mesh, or the kernel is not for its devices."""
+    """Checks that a model's weights split evenly over a mesh, and that its attention backend runs on the devices.
+
+    Raises:
+      InputError: `model.width`, `model.heads` or `model.attention` does not fit.
+    """
     for option, size, axis in (("width", config.width, "data"), ("heads", config.heads, "model")):
         if size % mesh.shape[axis]:
             nearest = max(n for n in range(1, mesh.shape[axis]) if size % n == 0)

@@ -1,8 +1,9 @@
-"""What a compiled program would need of a TPU slice that is not there: memory, roofline, collectives."""
+"""What a compiled program needs of a TPU slice that this machine does not have: memory, roofline, collectives."""
 
 import collections
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,53 +28,64 @@ COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "coll
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A TPU slice as the compiler knows it, with the data sheet of its chip."""
+    """A TPU slice, as the compiler describes it."""
 
-    name: str
+    name: str  # of its topology, such as "v5e:4x4"
     mesh: Mesh
-    chip: Chip
+    chip: Chip  # one device's share of a chip, see `Chip.cores`
 
     @classmethod
     def named(cls, name: str, parallel: ParallelConfig) -> "Slice":
-        """Describes a topology such as "v5e:4x4", arranged as the config says.
+        """Describes the slice of a topology such as "v5e:4x4", with the mesh that the config asks for.
 
         Raises:
-          InputError: a topology that libtpu does not know, or a mesh that does not match its devices.
+          InputError: libtpu does not know the topology, or the mesh does not match its devices.
         """
         try:
-            devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+            devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
         except jax.errors.JaxRuntimeError as error:
-            raise InputError(f"--topology={name}: {error}; take one such as v5e:4x4, v5p:2x2x4, v6e:4x4") from error
+            raise InputError(f"--topology={name}: {error}; choose one such as v5e:4x4, v5p:2x2x4, v6e:4x4") from error
         chip = CHIPS[devices[0].device_kind]
         return cls(name, make_mesh(parallel, list(devices)), _one_core(chip))
 
 
-def _one_core(chip):
-    """What one device of a topology has of its chip."""
+def _one_core(chip: Chip) -> Chip:
+    """Returns the share of a chip that one device of a topology has."""
     share = {field.name: getattr(chip, field.name) / chip.cores for field in dataclasses.fields(chip)}
     return Chip(**share | {"cores": 1})
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one call of a program has to do: FLOPs over all devices, and bytes that a device moves."""
+    """The work of one call of a program."""
 
-    model_flops: float
-    executed_flops: float
-    hbm_bytes: float
-    link_bytes: float
+    model_flops: float  # over all devices, without recomputation
+    executed_flops: float  # over all devices, with recomputation
+    hbm_bytes: float  # read and written by one device
+    link_bytes: float  # received by one device from others
 
 
 def training_work(
     config: ModelConfig, optimizer: OptimizerConfig, images: int, parameters: int, mesh: Mesh, scattered: bool
 ) -> Work:
-    """One training step, as if every operand of every product and norm crossed HBM once.
+    """Estimates the work of one training step, as if every operand of every matmul and norm crossed HBM once.
 
-    HBM: 28 times the activations (b, t, d) in a layer's forward pass, twice that in the backward, and the share that
-    `remat` repeats; a layer's whole weights written and read in each of these passes; Adam reads and writes 28 bytes a
-    parameter; Muon 20, and 9 times the matrices in an iteration.  Links: a gather of the weights forward and another
-    backward, and the sum of their gradients: worth one gather if `scattered`, two as an all-reduce; with a `model` axis
-    also two gathers and two scatters of the activations in each pass; Muon's matrices, dealt out and back.
+    HBM traffic of a layer: 28 times its activations (b, t, d) in the forward pass, twice that in the backward pass, and
+    a share for what `remat` recomputes. In each of these passes, the gathered weights are written once and read once.
+    HBM traffic of the optimizer: Adam reads and writes 28 bytes per parameter; Muon 20, and 9 times the matrices in
+    each Newton-Schulz iteration.
+
+    Link traffic: an all-gather of the weights in the forward pass, another in the backward pass, and the sum of the
+    gradients, which costs as much as one gather (reduce-scatter) or two (all-reduce). With a `model` axis, each pass
+    also gathers the activations twice and scatters them twice. Muon's matrices travel to one device and back.
+
+    Args:
+      config: of the model.
+      optimizer: Adam or Muon.
+      images: per step.
+      parameters: of the model.
+      mesh: devices.
+      scattered: whether the compiler sums the gradients of the weights by reduce-scatter, and not by all-reduce.
     """
     executed, flops = executed_flops(config, images), training_flops(config, images)
     hbm, links = _moved(config, images, parameters, mesh, passes=3 * executed / flops, gathers=3 if scattered else 4)
@@ -85,20 +97,25 @@ def training_work(
 
 
 def forward_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:
-    """One pass for features: the forward part of a training step."""
+    """Estimates the work of one forward pass, which computes features: the forward part of a training step."""
     flops = forward_flops(config, images)
     return Work(flops, flops, *_moved(config, images, parameters, mesh, passes=1, gathers=1))
 
 
 def sampling_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:
-    """Drawing whole images: the weights are gathered once; every position reads them, and half of the full cache."""
+    """Estimates the work of sampling whole images, position by position.
+
+    The weights are gathered once. Every position reads all of them and, on average, half of the full cache.
+    """
     flops, weights = forward_flops(config, images), _bytes(config) * parameters
     cache = 2 * _bytes(config) * config.layers * config.context * config.width * images / mesh.size
     return Work(flops, flops, config.context * (weights + cache / 2), weights * (mesh.size - 1) / mesh.size)
 
 
-def _moved(config, images, parameters, mesh, *, passes, gathers):
-    """Bytes that a device moves through HBM, and over its links."""
+def _moved(
+    config: ModelConfig, images: int, parameters: int, mesh: Mesh, *, passes: float, gathers: int
+) -> tuple[float, float]:
+    """Estimates the bytes that a device moves through HBM, and over its links."""
     data, model = mesh.shape["data"], mesh.shape["model"]
     activations = _bytes(config) * config.layers * images / data * config.context * config.width
     weights = _bytes(config) * parameters / model
@@ -106,22 +123,41 @@ def _moved(config, images, parameters, mesh, *, passes, gathers):
     return hbm, gathers * weights * (data - 1) / data + passes * 4 * activations * (model - 1) / model
 
 
-def _bytes(config):
+def _bytes(config: ModelConfig) -> int:
     return jnp.dtype(config.dtype).itemsize
 
 
 def describe(
-    compiled, work: Work, where: Slice, *, collectives: dict | None, remat: str, compile_seconds: float
-) -> dict:
-    """Everything that `python -m igpt_jax plan` prints, by its JSON keys; bytes are a device's, seconds a call's."""
-    memory, chip, devices = compiled.memory_analysis(), where.chip, where.mesh.size
+    compiled: jax.stages.Compiled,
+    work: Work,
+    where: Slice,
+    *,
+    collectives: dict[str, dict[str, int]] | None,
+    remat: str,
+    compile_seconds: float,
+) -> dict[str, Any]:
+    """Returns everything that `python -m igpt_jax plan` prints, by its JSON keys.
+
+    Args:
+      compiled: the program, compiled for the slice.
+      work: of one call of the program.
+      where: the slice.
+      collectives: from `count_collectives`.
+      remat: the policy that the program was compiled with, see `config.REMAT`.
+      compile_seconds: how long compilation took.
+
+    Returns:
+      Values that JSON can hold. Bytes are per device, and seconds are per call.
+    """
+    memory: Any = compiled.memory_analysis()
+    chip, devices = where.chip, where.mesh.size
     seconds = {
         "compute": work.executed_flops / devices / chip.flops,
         "hbm": work.hbm_bytes / chip.hbm_bandwidth,
-        # Half of the links: a slice below a whole pod has an axis without wrap-around.
+        # Half of the links, since a slice that is smaller than a pod has an axis without wrap-around links.
         "interconnect": work.link_bytes / (chip.link_bandwidth / 2),
     }
-    bound = max(seconds, key=seconds.get)
+    bound = max(seconds, key=lambda resource: seconds[resource])
     return {
         "topology": where.name,
         "devices": devices,
@@ -144,29 +180,35 @@ def describe(
     }
 
 
-def count_collectives(compiled) -> dict[str, dict[str, int]] | None:
-    """Collectives of a compiled program by kind: in one iteration of a loop over layers, and outside of loops.
+def count_collectives(compiled: jax.stages.Compiled) -> dict[str, dict[str, int]] | None:
+    """Counts the collectives of a compiled program.
 
-    On TPU a reduce-scatter is printed as a fusion called all-reduce-scatter.  libtpu 0.0.52 makes one where a slice is
-    a ring or 4x8; on 4x4, 8x8 and in three dimensions it prefers an all-reduce of the whole, even to an explicit
-    `psum_scatter`.  None where the compiler does not print its program.
+    The compiler for TPUs prints a reduce-scatter as a fusion called all-reduce-scatter. libtpu 0.0.52 makes one if a
+    slice is a ring or 4x8; on 4x4, on 8x8 and in three dimensions it prefers an all-reduce, even to an explicit
+    `psum_scatter`.
+
+    Returns:
+      By kind, one of `COLLECTIVES`, the number "in_loops", in one iteration of the loops over layers, and the number
+      "outside" of loops. None if the compiler does not print its program.
     """
     try:
         text = compiled.as_text()
     except jax.errors.JaxRuntimeError:
+        text = None
+    if text is None:
         return None
     named = r"\(.*op_name=\"([^\"]*)\""
-    found = set(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?{named}", text))
+    collectives = set(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?{named}", text))
     scatters = re.findall(r" fusion\(.*calls=%all-reduce-scatter.*op_name=\"([^\"]*)\"", text)
-    found |= {("reduce-scatter", name) for name in scatters}
-    counts = collections.defaultdict(lambda: {"in_loops": 0, "outside": 0})
-    for kind, name in found:  # one that runs beside other work is printed once for each part
+    collectives |= {("reduce-scatter", name) for name in scatters}
+    counts: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"in_loops": 0, "outside": 0})
+    for kind, name in collectives:  # a set, since a collective that overlaps with other work is printed once per part
         counts[kind]["in_loops" if "/while/body" in name else "outside"] += 1
     return dict(sorted(counts.items()))
 
 
-def total_bytes(compiled) -> int:
-    """What a device must hold at once: arguments, temporaries, and the results that take no argument's place."""
-    memory = compiled.memory_analysis()
+def total_bytes(compiled: jax.stages.Compiled) -> int:
+    """Counts the bytes that a device must hold at once: arguments, temporaries, and results not in donated buffers."""
+    memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return held + memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -1,4 +1,4 @@
-"""Several processes as one program: how they join, share the work, agree, and leave together."""
+"""Several processes as one program: how they join, share the work, exchange data, and exit together."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +15,19 @@ from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
 
-LEAVING_SECONDS = 30  # after a process has failed, until those still at work are ended
+LEAVING_SECONDS = 30  # from the failure of one process until JAX ends the others
 
 
 @contextlib.contextmanager
 def joined(option: str) -> Iterator[None]:
-    """`join`; then an InputError, in place of JAX's own, where the processes lose each other at their work."""
+    """Calls `join`, and turns JAX's error into an InputError if the processes lose contact inside the context.
+
+    Args:
+      option: as for `join`.
+
+    Raises:
+      InputError: as for `join`; or another process has failed or cannot be reached any more.
+    """
     join(option)
     try:
         yield
@@ -39,32 +47,34 @@ def _is_of_the_runtime(error: Exception) -> bool:
 
 
 def join(option: str) -> None:
-    """Makes this process one of several that run the same program; call it before anything else that uses JAX.
+    """Makes this process one of several that run the same program. Call it before anything else that uses JAX.
 
-    option: "auto" (Cloud TPU, Slurm, Open MPI and Kubernetes say who belongs together; elsewhere the process stays
-    alone), "off", or "HOST:PORT,COUNT,INDEX": where process 0 listens, how many there are, which one this is.
+    Args:
+      option: "auto", "off", or "HOST:PORT,COUNT,INDEX". With "auto", the processes find each other on Cloud TPU, Slurm,
+        Open MPI and Kubernetes; elsewhere the process stays alone. HOST:PORT is where process 0 listens, COUNT the
+        number of processes, and INDEX the number of this one, from 0.
 
     Raises:
-      InputError: another option, or the processes do not find each other within five minutes.
+      InputError: the option is none of these, or the processes do not find each other within five minutes.
     """
     if option == "off":
         return
-    known = {} if option == "auto" else _parse(option)
+    cluster: dict[str, Any] = {} if option == "auto" else _parse(option)
     try:
         jax.distributed.initialize(
-            **known, heartbeat_timeout_seconds=LEAVING_SECONDS, shutdown_timeout_seconds=LEAVING_SECONDS
+            **cluster, heartbeat_timeout_seconds=LEAVING_SECONDS, shutdown_timeout_seconds=LEAVING_SECONDS
         )
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
             f"--distributed={option}: the processes did not find each other: {error}; start every one, with the same "
             f"address, within five minutes"
         ) from error
-    except (ValueError, RuntimeError) as error:  # no cluster around; or JAX runs already, with its processes
+    except (ValueError, RuntimeError) as error:  # there is no cluster, or JAX has been initialized before
         if option != "auto":
             raise InputError(f"--distributed={option}: {error}") from error
 
 
-def _parse(option):
+def _parse(option: str) -> dict[str, Any]:
     address, *numbers = option.split(",")
     if len(numbers) != 2 or ":" not in address or not all(number.isdecimal() for number in numbers):
         raise InputError(
@@ -78,17 +88,21 @@ def _parse(option):
 
 
 def is_primary_process() -> bool:
-    """Whether this process is the one that writes files and talks."""
+    """Whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def batch_share(mesh: Mesh) -> tuple[int, int]:
-    """Which part of a batch this process reads: (index, how many parts); processes of one `model` group share a part.
+    """Chooses the part of a batch that this process reads.
+
+    Returns:
+      The index of the part, and the number of parts. Processes whose devices form one `model` group read the same part.
 
     Raises:
-      InputError: processes would have to share a part of a part.
+      InputError: the processes do not split the batch into equal, disjoint parts.
     """
-    rows = {}  # the rows of the mesh, each a part of the batch for one or more devices, of every process
+    # For every process, the rows of the mesh in which it has devices. A row is one index along `data`.
+    rows: dict[int, set[int]] = {}
     for (row, _), device in np.ndenumerate(mesh.devices):
         rows.setdefault(device.process_index, set()).add(row)
     parts = sorted({tuple(sorted(part)) for part in rows.values()})
@@ -104,25 +118,28 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
 
 
 def broadcast_from_primary(array: np.ndarray) -> np.ndarray:
-    """Gives every process the array that process 0 has, bit for bit; all call it, with one shape and type."""
+    """Returns process 0's array, bit for bit, on every process. All must call it, with the same shape and dtype."""
     return multihost_utils.broadcast_one_to_all(array.view(np.uint8)).view(array.dtype)
 
 
-def allgather(tree):
-    """The whole of every array, as numpy, on every process; all call it."""
+def allgather(tree: Any) -> Any:
+    """Returns every array of a tree whole, as a numpy array, on every process. All processes must call it."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def barrier(name: str) -> None:
-    """Returns when every process has called it with this name."""
+    """Waits until every process has called it with the same name."""
     multihost_utils.sync_global_devices(name)
 
 
 def leave(status: int) -> None:
-    """Ends well together with the others; or ends a process that failed, with this status, and soon all others too.
+    """Waits for all other processes after success; after a failure, ends this process and soon all others.
 
-    Those that fail alike, as on a bad option, get some seconds to say so; those still at work would wait for this one
-    forever, and JAX ends them after `LEAVING_SECONDS`.
+    Processes that fail in the same way, as on a bad option, have some seconds to print their own message. Processes
+    that are still at work would wait for this one forever, so JAX ends them after `LEAVING_SECONDS`.
+
+    Args:
+      status: exit status of this process; 0 is success, after which the function returns.
     """
     if not jax.distributed.is_initialized():
         return
@@ -133,5 +150,6 @@ def leave(status: int) -> None:
     sys.stderr.flush()
     leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     leaving.start()
-    leaving.join(LEAVING_SECONDS - 3)  # a process that is still there when JAX ends the others is ended with them
+    # Exit before JAX ends the other processes: it would end this one too, with a status of its own.
+    leaving.join(LEAVING_SECONDS - 3)
     os._exit(status)

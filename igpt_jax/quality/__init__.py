@@ -1,4 +1,4 @@
-"""How near a set of images is to another: feature networks, and distances between their features.
+"""Distances between sets of images: feature networks, and distances between their features.
 
-Array names carry their axes: b images, h and w pixels, c channels, d features.
+Array names end in their axes: b images, h and w pixels, c channels, d features; n images of a subset.
 """

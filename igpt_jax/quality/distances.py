@@ -1,6 +1,6 @@
 """Distances between two sets of images, from their features: Fréchet and kernel distance, precision and recall."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.linalg
@@ -11,11 +11,19 @@ _CHUNK = 1024  # rows whose distances to all others are held at once
 
 
 def frechet(mean_d: np.ndarray, covariance_dd: np.ndarray, mean2_d: np.ndarray, covariance2_dd: np.ndarray) -> float:
-    """|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), the squared distance of two normal distributions, in float64.
+    """The squared Fréchet distance of two normal distributions, |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), in float64.
 
-    (C1 C2)^½ has the trace of the symmetric (C1^½ C2 C1^½)^½, whose eigenvalues are real and not negative.  So there is
-    no imaginary part to be thrown away, also where there are fewer images than features (Heusel et al.,
-    arXiv:1706.08500, equation 6).
+    The trace of (C1 C2)^½ is computed as that of the symmetric (C1^½ C2 C1^½)^½, whose eigenvalues are real and not
+    negative. So there is no imaginary part to discard, even with fewer images than features.
+
+    Args:
+      mean_d: of the first distribution, (d,) float64.
+      covariance_dd: of the first distribution, (d, d) float64.
+      mean2_d: of the second distribution.
+      covariance2_dd: of the second distribution.
+
+    Reference:
+      Heusel et al. 2017, arXiv:1706.08500, equation 6.
     """
     values_d, vectors_dd = scipy.linalg.eigh(covariance_dd)
     root_dd = (vectors_dd * np.sqrt(values_d.clip(min=0))) @ vectors_dd.T
@@ -27,16 +35,22 @@ def frechet(mean_d: np.ndarray, covariance_dd: np.ndarray, mean2_d: np.ndarray, 
 def frechet_at_infinity(
     features_bd: np.ndarray, distance_of: Callable[[np.ndarray], float], seed: int, sizes: int = 15
 ) -> tuple[float, list[tuple[int, float]]]:
-    """Extrapolates a Fréchet distance to infinitely many images (Chong and Forsyth, arXiv:1911.07023).
+    """Extrapolates a Fréchet distance to infinitely many images.
 
-    The distance of N images is biased by about a constant over N.  So it is measured for random subsets of `sizes`
-    sizes, from a tenth of the images to all of them, and a straight line in 1/N gives its value at 0.
+    The distance of N images has a bias of about a constant over N. So it is measured for random subsets of several
+    sizes, and a straight line fitted in 1/N gives its value at 1/N = 0.
 
     Args:
       features_bd: of the samples, (b, d).
-      distance_of: from some of these features to their distance.
+      distance_of: computes the distance from a subset of these features.
+      seed: of the random subsets.
+      sizes: how many sizes to measure, evenly spaced from a tenth of the images to all of them.
+
     Returns:
-      The distance at infinity, and the measured (N, distance).
+      The distance at infinity, and the measured pairs (N, distance).
+
+    Reference:
+      Chong and Forsyth 2019, arXiv:1911.07023.
     """
     rng, images = np.random.default_rng(seed), len(features_bd)
     counts = np.unique(np.linspace(max(2, images // 10), images, sizes).astype(int))
@@ -48,11 +62,23 @@ def frechet_at_infinity(
 def kernel_distance(
     features_bd: np.ndarray, reference_bd: np.ndarray, *, seed: int, subsets: int = 100, size: int = 1000
 ) -> tuple[float, float]:
-    """The squared maximum mean discrepancy with the kernel (x·y / d + 1)³, unbiased (KID; arXiv:1801.01401).
+    """The kernel distance (KID): the unbiased squared maximum mean discrepancy with the kernel (x·y / d + 1)³.
 
-    Returns its mean over random subsets of `size` images of either set, and the standard deviation over these.
+    Args:
+      features_bd: of the samples, (b, d).
+      reference_bd: of the reference, (n, d).
+      seed: of the random subsets.
+      subsets: how many pairs of subsets to compare.
+      size: images in each subset.
 
-    Raises InputError where a set has fewer than `size` images.
+    Returns:
+      The mean over the subsets, and the standard deviation over them.
+
+    Raises:
+      InputError: a set has fewer than `size` images.
+
+    Reference:
+      Bińkowski et al. 2018, arXiv:1801.01401.
     """
     smallest = min(len(features_bd), len(reference_bd))
     if smallest < size:
@@ -67,12 +93,19 @@ def kernel_distance(
 
 
 def unbiased_mmd(x_nd: np.ndarray, y_nd: np.ndarray) -> float:
-    """The mean kernel of different images of one set, of the other, less twice that between the sets."""
+    """The mean kernel over pairs within each set, minus twice the mean over pairs between the sets.
 
-    def kernel(a_nd, b_nd):
+    An image is never paired with itself, which makes the estimate unbiased.
+
+    Args:
+      x_nd: features of one set, (n, d) float64.
+      y_nd: features of the other set.
+    """
+
+    def kernel(a_nd: np.ndarray, b_nd: np.ndarray) -> np.ndarray:
         return (a_nd @ b_nd.T / a_nd.shape[1] + 1) ** 3
 
-    def within(a_nd):
+    def within(a_nd: np.ndarray) -> float:
         k_nn, n = kernel(a_nd, a_nd), len(a_nd)
         return (k_nn.sum() - np.trace(k_nn)) / (n * (n - 1))
 
@@ -82,20 +115,31 @@ def unbiased_mmd(x_nd: np.ndarray, y_nd: np.ndarray) -> float:
 def precision_recall_density_coverage(
     features_bd: np.ndarray, reference_bd: np.ndarray, k: int = 5
 ) -> dict[str, float]:
-    """How faithful and how varied samples are, by balls that reach to each image's k-th neighbor.
+    """Measures how faithful and how varied samples are, with a ball around each image up to its k-th neighbor.
 
-    Precision: the part of the samples within some ball of the reference.  Recall: the part of the reference within some
-    ball of the samples (Kynkäänniemi et al., arXiv:1904.06991).  Density: the mean number of the reference's balls
-    about a sample, over k.  Coverage: the part of the reference's balls that hold a sample (Naeem et al.,
-    arXiv:2002.09797).
+    Args:
+      features_bd: of the samples, (b, d).
+      reference_bd: of the reference, (n, d).
+      k: which neighbor, within the same set, sets the radius of a ball; 1 is the nearest.
 
-    Raises InputError where a set has no k-th neighbor.
+    Returns:
+      "precision": the fraction of the samples that lie in a ball of the reference.
+      "recall": the fraction of the reference images that lie in a ball of the samples.
+      "density": the mean number of the reference's balls that a sample lies in, divided by k.
+      "coverage": the fraction of the reference's balls that contain a sample.
+
+    Raises:
+      InputError: k is below 1, or a set has no k-th neighbor.
+
+    Reference:
+      Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991. Density and coverage: Naeem et al. 2020,
+      arXiv:2002.09797.
     """
     smallest = min(len(features_bd), len(reference_bd))
     if not 1 <= k < smallest:
         raise InputError(f"the {k}-th neighbor does not exist in a set of {smallest} images; set --neighbors lower")
     own_radius_b, reference_radius_b = _radii(features_bd, k), _radii(reference_bd, k)
-    within_b = np.zeros(len(features_bd), int)  # the reference's balls about each sample
+    within_b = np.zeros(len(features_bd), int)  # how many of the reference's balls each sample lies in
     recalled_b, covered_b = np.zeros((2, len(reference_bd)), bool)
     for rows, squares in _squared_distances(reference_bd, features_bd):
         in_ball = squares < reference_radius_b[rows, None]
@@ -110,15 +154,16 @@ def precision_recall_density_coverage(
     }
 
 
-def _radii(features_bd, k):
+def _radii(features_bd: np.ndarray, k: int) -> np.ndarray:
     """The squared distance to the k-th nearest other image, (b,)."""
+    # Index 0 of the partition is the image itself, at distance 0.
     return np.concatenate(
         [np.partition(squares, k, axis=1)[:, k] for _, squares in _squared_distances(features_bd, features_bd)]
     )
 
 
-def _squared_distances(a_bd: np.ndarray, b_bd: np.ndarray) -> Sequence:
-    """Yields rows of the first set, and their squared distances to the whole second set, in float64."""
+def _squared_distances(a_bd: np.ndarray, b_bd: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields slices of the first set, and their squared distances to the whole second set, in float64."""
     a_bd, b_bd = a_bd.astype(np.float64), b_bd.astype(np.float64)
     b_squares = (b_bd**2).sum(axis=1)
     for start in range(0, len(a_bd), _CHUNK):

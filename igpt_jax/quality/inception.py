@@ -1,12 +1,15 @@
-"""The Inception network that the Fréchet Inception distance is defined with.
+"""The Inception network that the Fréchet Inception distance (FID) is defined with.
 
-It is InceptionV3 as TensorFlow's graph of 2015-12-05 has it (Szegedy et al., arXiv:1512.00567; Heusel et al.,
-arXiv:1706.08500).  It differs from torchvision's in three ways: average pools do not count the padding, the last
-block pools by maximum, and there are 1,008 classes.
+It is InceptionV3 as in TensorFlow's graph of 2015-12-05. It differs from torchvision's in three ways: average pools do
+not count the padding, the last block uses a maximum pool, and there are 1,008 classes.
+
+Reference:
+  Szegedy et al. 2015, arXiv:1512.00567; Heusel et al. 2017, arXiv:1706.08500.
 """
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,16 +22,32 @@ from igpt_jax.weights.tensor_files import open_tensors
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
 BATCH_NORM_EPSILON = 1e-3
 
+# Names in torch's files, by the collection and name of a Flax variable.
+_TORCH_NAMES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
 
 class Inception(nn.Module):
-    """Maps pixels to the 2,048 features of the last pool and the 1,008 logits.
+    """Maps pixels to the 2,048 features of the last pool, and to 1,008 class logits.
 
-    The parameters have the names that torch ports of the network give them, so `load` needs no table of names.
+    Modules have the names that the torch ports of the network give them, so `load_inception` needs no table of modules.
     """
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """x_bhwc: (b, 299, 299, 3) float32 in about -1..1.  Returns (b, 2048) and (b, 1008), float32."""
+        """Computes features and logits.
+
+        Args:
+          x_bhwc: (b, 299, 299, 3) float32 in about -1..1.
+
+        Returns:
+          Features, (b, 2048) float32; and logits, (b, 1008) float32.
+        """
         x = Convolution(32, (3, 3), stride=2, name="Conv2d_1a_3x3")(x_bhwc)
         x = Convolution(32, (3, 3), padding="VALID", name="Conv2d_2a_3x3")(x)
         x = Convolution(64, (3, 3), name="Conv2d_2b_3x3")(x)
@@ -49,15 +68,16 @@ class Inception(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A convolution without bias, batch normalization with stored statistics, and a ReLU."""
+    """A convolution without bias, a batch norm with stored statistics, and a ReLU."""
 
     features: int
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
-    padding: str = ""  # "" is "SAME" at stride 1 and "VALID" at stride 2
+    padding: str = ""  # "": "SAME" at stride 1, "VALID" at stride 2
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
+        """Maps (b, h, w, c) to (b, h', w', features)."""
         padding = self.padding or ("SAME" if self.stride == 1 else "VALID")
         x_bhwc = nn.Conv(
             self.features, self.kernel, self.stride, padding, use_bias=False, precision="highest", name="conv"
@@ -66,19 +86,27 @@ class Convolution(nn.Module):
 
 
 def max_pool(x_bhwc: jax.Array, stride: int = 2, padding: str = "VALID") -> jax.Array:
-    """The maximum over windows of 3x3."""
+    """Takes the maximum over windows of 3x3 pixels."""
     return nn.max_pool(x_bhwc, (3, 3), (stride, stride), padding)
 
 
 def mean_pool(x_bhwc: jax.Array) -> jax.Array:
-    """The mean over windows of 3x3, of the pixels that lie inside the image."""
+    """Takes the mean over windows of 3x3 pixels, without those outside of the image."""
     return nn.avg_pool(x_bhwc, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 class _Block(nn.Module):
-    """Branches side by side, each a chain of convolutions that `chain` names as the torch ports do."""
+    """Parallel branches, each a chain of convolutions, whose outputs are concatenated."""
 
-    def chain(self, x, branch, *shapes, first=1):
+    def chain(self, x: jax.Array, branch: str, *shapes: tuple[Any, ...], first: int = 1) -> jax.Array:
+        """Applies convolutions one after another, named BRANCH_1, BRANCH_2, ... as in the torch ports.
+
+        Args:
+          x: (b, h, w, c).
+          branch: the common part of the names.
+          *shapes: (features, kernel, stride) of each convolution; kernel and stride may be left out, and are 1x1 and 1.
+          first: number of the first convolution.
+        """
         for number, (features, *options) in enumerate(shapes, first):
             kernel, stride = (options + [(1, 1), 1][len(options) :])[:2]
             x = Convolution(features, kernel, stride, name=f"{branch}_{number}")(x)
@@ -86,12 +114,13 @@ class _Block(nn.Module):
 
 
 class BlockA(_Block):
-    """35x35: kernels of 1, 5 and twice 3, and a pool."""
+    """On 35x35 pixels: branches with kernels 1x1, 5x5 and twice 3x3, and a pool."""
 
-    pooled: int
+    pooled: int  # features of the branch with the pool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, 35, 35, c) to (b, 35, 35, 224 + pooled)."""
         branches = [
             Convolution(64, name="branch1x1")(x),
             self.chain(x, "branch5x5", (48,), (64, (5, 5))),
@@ -102,10 +131,11 @@ class BlockA(_Block):
 
 
 class BlockB(_Block):
-    """From 35x35 to 17x17."""
+    """Reduces 35x35 to 17x17 pixels."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, 35, 35, c) to (b, 17, 17, 480 + c)."""
         branches = [
             Convolution(384, (3, 3), 2, name="branch3x3")(x),
             self.chain(x, "branch3x3dbl", (64,), (96, (3, 3)), (96, (3, 3), 2)),
@@ -115,12 +145,13 @@ class BlockB(_Block):
 
 
 class BlockC(_Block):
-    """17x17: kernels of 7 as a row and a column."""
+    """On 17x17 pixels: branches with 7x7 kernels, factored into rows of 1x7 and columns of 7x1."""
 
-    inner: int
+    inner: int  # features between the convolutions of a branch
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, 17, 17, c) to (b, 17, 17, 768)."""
         c, row, column = self.inner, (1, 7), (7, 1)
         branches = [
             Convolution(192, name="branch1x1")(x),
@@ -132,10 +163,11 @@ class BlockC(_Block):
 
 
 class BlockD(_Block):
-    """From 17x17 to 8x8."""
+    """Reduces 17x17 to 8x8 pixels."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, 17, 17, c) to (b, 8, 8, 512 + c)."""
         branches = [
             self.chain(x, "branch3x3", (192,), (320, (3, 3), 2)),
             self.chain(x, "branch7x7x3", (192,), (192, (1, 7)), (192, (7, 1)), (192, (3, 3), 2)),
@@ -145,13 +177,15 @@ class BlockD(_Block):
 
 
 class BlockE(_Block):
-    """8x8: kernels of 3 as a row beside a column."""
+    """On 8x8 pixels: branches that end in a 1x3 and a 3x1 kernel in parallel."""
 
     pool: Callable[[jax.Array], jax.Array]
 
     @nn.compact
-    def __call__(self, x):
-        def row_and_column(x, name):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, 8, 8, c) to (b, 8, 8, 2048)."""
+
+        def row_and_column(x: jax.Array, name: str) -> list[jax.Array]:
             return [
                 Convolution(384, (1, 3), name=f"{name}a")(x),
                 Convolution(384, (3, 1), name=f"{name}b")(x),
@@ -168,8 +202,8 @@ class BlockE(_Block):
         return jnp.concatenate(branches, axis=-1)
 
 
-def load_inception(path: pathlib.Path) -> dict:
-    """Reads the network's variables from a file of torch tensors: pytorch-fid's .pth, or safetensors.
+def load_inception(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the variables of `Inception` from a file of torch tensors: pytorch-fid's .pth, or safetensors.
 
     Raises:
       InputError: a tensor is missing, or has another shape.
@@ -177,12 +211,13 @@ def load_inception(path: pathlib.Path) -> dict:
     tensors = open_tensors(path)
     shapes = jax.eval_shape(Inception().init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
 
-    def read(path_of_leaf, leaf):
+    def read(path_of_leaf: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         collection, *modules, kind = (key.key for key in path_of_leaf)
         name = ".".join([*modules, _TORCH_NAMES[collection, kind]])
         if name not in tensors:
             raise InputError(f"{path} has no tensor {name}; give pytorch-fid's pt_inception-2015-12-05 file")
         values = np.asarray(tensors[name].read(), np.float32)
+        # Torch keeps kernels as (outputs, inputs, height, width), and Flax as (height, width, inputs, outputs).
         if values.ndim == 4:
             values = values.transpose(2, 3, 1, 0)
         elif values.ndim == 2:
@@ -192,12 +227,3 @@ def load_inception(path: pathlib.Path) -> dict:
         return values
 
     return jax.tree_util.tree_map_with_path(read, shapes)
-
-
-_TORCH_NAMES = {
-    ("params", "kernel"): "weight",
-    ("params", "scale"): "weight",
-    ("params", "bias"): "bias",
-    ("batch_stats", "mean"): "running_mean",
-    ("batch_stats", "var"): "running_var",
-}

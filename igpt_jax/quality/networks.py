@@ -1,4 +1,4 @@
-"""The networks in whose features sets of images are compared."""
+"""The networks whose features sets of images are compared in."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import image_features
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.quality.inception import SIDE, Inception, load_inception
+from igpt_jax.types import Batch
 from igpt_jax.weights.load import load
 
 RESIZES = ("clean", "pytorch_fid")
@@ -24,11 +26,12 @@ RESIZES = ("clean", "pytorch_fid")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNetwork:
-    """A network, named so that two results can be compared only if they may be.
+    """A network that computes features, with a name that tells whether two results are comparable.
 
     Attributes:
-      name: its kind, a hash of its weights, and how images are made to fit it.
-      features: from images (b, h, w, 3) uint8 in 0..255 to (b, d) float32.
+      name: the kind of network, a hash of its weights, and how images are resized for it. Results are comparable only
+        if their names are equal.
+      features: maps images (b, h, w, 3), uint8 0-255, to (b, d) float32.
     """
 
     name: str
@@ -36,27 +39,45 @@ class FeatureNetwork:
 
 
 def open_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: int) -> FeatureNetwork:
-    """A work dir gives its own network's features; any other path is a file of Inception's weights."""
+    """Opens the network of a workdir, or Inception from a file of its weights.
+
+    Args:
+      path: a workdir, or a file that `load_inception` reads.
+      resize: how images are resized for Inception, one of `RESIZES`; a workdir's network does not resize.
+      mesh: devices.
+      batch_size: images per forward pass.
+
+    Raises:
+      InputError: the workdir or the weights cannot be read, or `resize` is unknown.
+    """
     if (path / "config.json").exists():
         return _run_network(path, mesh, batch_size)
     return inception_network(path, resize, mesh, batch_size)
 
 
 def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: int) -> FeatureNetwork:
-    """The features that FID is defined with.
+    """Opens the Inception network, with which FID is defined.
 
-    resize: "clean" is antialiased bicubic, as clean-fid has it (Parmar et al., arXiv:2104.11222).  "pytorch_fid" is the
-    older bilinear one without antialiasing, of that package.
+    Args:
+      path: a file that `load_inception` reads.
+      resize: how images are resized to 299x299. "clean" is bicubic with antialiasing, as in clean-fid (Parmar et al.
+        2021, arXiv:2104.11222). "pytorch_fid" is bilinear without antialiasing, as in the package of that name.
+      mesh: devices.
+      batch_size: images per forward pass.
+
+    Raises:
+      InputError: `resize` is unknown, or the weights cannot be read.
     """
     if resize not in RESIZES:
         raise InputError(f"--resize={resize} is not known; choose one of {', '.join(RESIZES)}")
     variables = load_inception(path)
 
     @jax.jit
-    def features(batch):
-        return Inception().apply(variables, fit_to_inception(batch["images"], resize))[0]
+    def features(batch: Batch) -> jax.Array:
+        outputs: Any = Inception().apply(variables, fit_to_inception(batch["images"], resize))
+        return outputs[0]
 
-    def over_batches(images_bhwc):
+    def over_batches(images_bhwc: np.ndarray) -> np.ndarray:
         batches = ({"images": images_bhwc[i : i + batch_size]} for i in range(0, len(images_bhwc), batch_size))
         return np.concatenate(list(_shown(map_batches(features, batches, mesh), len(images_bhwc))))
 
@@ -65,7 +86,15 @@ def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: i
 
 
 def fit_to_inception(images_bhwc: jax.Array, resize: str) -> jax.Array:
-    """(b, h, w, 3) uint8 to (b, 299, 299, 3) float32 in about -1..1."""
+    """Resizes and scales images for Inception.
+
+    Args:
+      images_bhwc: (b, h, w, 3), uint8 0-255.
+      resize: one of `RESIZES`.
+
+    Returns:
+      (b, 299, 299, 3) float32 in about -1..1.
+    """
     shape = (len(images_bhwc), SIDE, SIDE, 3)
     x_bhwc, precision = images_bhwc.astype(jnp.float32), jax.lax.Precision.HIGHEST
     if resize == "clean":
@@ -74,19 +103,19 @@ def fit_to_inception(images_bhwc: jax.Array, resize: str) -> jax.Array:
     return jax.image.resize(x_bhwc, shape, "linear", antialias=False, precision=precision) / 127.5 - 1
 
 
-def _run_network(workdir, mesh, batch_size):
-    """The pooled features of the layer that `evaluate` found best in a run; of the middle one where it has not."""
+def _run_network(workdir: pathlib.Path, mesh: Mesh, batch_size: int) -> FeatureNetwork:
+    """Opens the network of a run: the pooled features of its best layer, or of the middle one if none was probed."""
     model, params, palette = load(workdir, mesh=mesh)
     evaluation = workdir / "evaluation.json"
     probe = json.loads(evaluation.read_text()).get("probe", {}) if evaluation.exists() else {}
     layer, resolution = probe.get("best_layer", model.config.layers // 2), model.config.resolution
     features_of = functools.partial(image_features, model, params)
 
-    def over_batches(images_bhwc):
+    def over_batches(images_bhwc: np.ndarray) -> np.ndarray:
         if images_bhwc.shape[1:3] != (resolution, resolution):
             raise InputError(
                 f"the images are {images_bhwc.shape[2]}x{images_bhwc.shape[1]}, but {workdir} reads "
-                f"{resolution}x{resolution}; resize them, or take another --features"
+                f"{resolution}x{resolution}; resize them, or choose another --features"
             )
         tokens_bt = palette.encode(images_bhwc)
         batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
@@ -100,7 +129,7 @@ def _run_network(workdir, mesh, batch_size):
 
 
 def _shown(batches: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
-    """The batches, with a progress bar."""
+    """Passes batches through, and shows a progress bar."""
     with tqdm.tqdm(total=total, desc="features", unit="image", dynamic_ncols=True, disable=None) as bar:
         for batch in batches:
             bar.update(len(batch))

@@ -1,6 +1,7 @@
 """Sets of images from files: a folder of pictures, an array in OpenAI's format, or token files."""
 
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -12,12 +13,18 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def read_images(place: str, split: str = "train") -> np.ndarray:
-    """Reads a whole set: (n, h, w, 3) uint8, all of one size.
+    """Reads a whole set of images.
 
-    place: a folder, whose pictures are taken with those of its subfolders in the order of their names; an .npz with
-      `arr_0` (n, h, w, 3) uint8, such as OpenAI's sample batches; or tokens:DIRECTORY, of which `split` is taken.
+    Args:
+      place: a folder, whose pictures are read in the order of their paths, those in subfolders included; an .npz file
+        with `arr_0`, (n, h, w, 3) uint8, such as OpenAI's sample batches; or tokens:DIRECTORY.
+      split: of a directory of token files.
 
-    Raises InputError where there is no such set, or its pictures differ in size.
+    Returns:
+      (n, h, w, 3) uint8 RGB.
+
+    Raises:
+      InputError: there is no such set, or its pictures differ in size.
     """
     if place.startswith("tokens:"):
         return _read_tokens(pathlib.Path(place.removeprefix("tokens:")), split)
@@ -30,7 +37,8 @@ def read_images(place: str, split: str = "train") -> np.ndarray:
     return np.stack(list(_pictures(files)))
 
 
-def _pictures(files):
+def _pictures(files: list[pathlib.Path]) -> Iterator[np.ndarray]:
+    """Yields the pixels of each file, (h, w, 3) uint8, all of one size."""
     size = None
     for file in files:
         try:
@@ -41,23 +49,24 @@ def _pictures(files):
         size = size or pixels.shape
         if pixels.shape != size:
             raise InputError(
-                f"{file} is {pixels.shape[1]}x{pixels.shape[0]}, and others are {size[1]}x{size[0]}; make all alike"
+                f"{file} is {pixels.shape[1]}x{pixels.shape[0]}, and others are {size[1]}x{size[0]}; "
+                "resize all to the same size"
             )
         yield pixels
 
 
-def _read_array(path):
+def _read_array(path: pathlib.Path) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images = arrays["arr_0"]
-    except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds
-        raise InputError(f"{path} holds no images under the name arr_0 ({error}); write them so") from error
+    except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds of errors
+        raise InputError(f"{path} holds no images under the name arr_0 ({error}); save them as arr_0") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise InputError(f"{path}: arr_0 is {images.dtype} of shape {images.shape}; expected uint8 (n, h, w, 3)")
     return images
 
 
-def _read_tokens(directory, split):
+def _read_tokens(directory: pathlib.Path, split: str) -> np.ndarray:
     source = open_tokens(str(directory), split)
     if source.palette is None:
         raise InputError(f"the tokens of {directory} come without a palette, so they have no colors to compare")

@@ -1,4 +1,4 @@
-"""Mean and covariance of a set's features, and the file that keeps them."""
+"""Mean and covariance of the features of a set of images, and their file format."""
 
 import dataclasses
 import pathlib
@@ -12,12 +12,13 @@ from igpt_jax.files import atomic_write
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What a Fréchet distance needs of a set of images.
+    """What a Fréchet distance needs to know about a set of images.
 
     Attributes:
-      mean_d, covariance_dd: float64; the covariance is the unbiased one.
-      images: how many there were; 0 where a file does not say.
-      network: which features these are, and how images were resized for them; "" where a file does not say.
+      mean_d: of the features, (d,) float64.
+      covariance_dd: of the features, (d, d) float64; the unbiased estimate.
+      images: how many there were; 0 if a file does not say.
+      network: which network computed the features, and how images were resized for it; "" if a file does not say.
     """
 
     mean_d: np.ndarray
@@ -27,22 +28,31 @@ class Statistics:
 
     @classmethod
     def of(cls, features_bd: np.ndarray, network: str) -> "Statistics":
-        """Computes them in float64.  Raises InputError for fewer than two images."""
+        """Computes statistics in float64.
+
+        Args:
+          features_bd: (b, d), any float type.
+          network: the name of the network that computed them.
+
+        Raises:
+          InputError: there are fewer than two images.
+        """
         if len(features_bd) < 2:
             raise InputError(f"{len(features_bd)} image has no covariance; give more")
         features_bd = features_bd.astype(np.float64)
         return cls(features_bd.mean(axis=0), np.cov(features_bd, rowvar=False), len(features_bd), network)
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes `mu`, `sigma`, `images` and `network`; the first two are the names that pytorch-fid reads."""
+        """Writes an .npz of `mu`, `sigma`, `images` and `network`, of which pytorch-fid reads the first two."""
         with atomic_write(path) as partial, partial.open("wb") as file:
             np.savez(file, mu=self.mean_d, sigma=self.covariance_dd, images=self.images, network=self.network)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Statistics":
-        """Reads what `save` wrote, and files of pytorch-fid and of OpenAI's reference batches.
+        """Reads a file of `save`, of pytorch-fid, or of OpenAI's reference batches.
 
-        Raises InputError where the file holds no such statistics.
+        Raises:
+          InputError: the file holds no such statistics.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:

@@ -70,7 +70,7 @@ def test_a_branch_decays_from_a_checkpoint_and_is_measured(long, tmp_path):
         ("/checkpoints/4", ["--config.optimizer.decay_fraction=0.75"], "learning rates that this run does not have"),
         ("/checkpoints/4", ["--config.steps=4"], "has taken 4 steps, and steps=4; raise steps"),
         ("/checkpoints/5", [], "checkpoints/5 is not there; .* has the checkpoints 4, 2: name one"),
-        ("", [], "is no checkpoint; give WORKDIR/checkpoints/STEP"),
+        ("", [], "is not a checkpoint; give WORKDIR/checkpoints/STEP"),
         ("/checkpoints/4", ["--config.seed=1"], "was made with seed=0, now it is 1"),
         ("/checkpoints/4", ["--config.initialize_from=x"], "both say what the run starts from; give one"),
     ],
