@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from igpt_jax.progress import progress, track
+from igpt_jax.progress import track
 
 PROGRAM = """
 import time
@@ -50,9 +50,12 @@ def test_track_hands_on_every_batch_as_it_is():
 
 
 def test_a_failure_inside_is_not_hidden():
-    with pytest.raises(RuntimeError, match="broken"), progress("x", 3, "image") as advance:
-        advance(1)
+    def batches():
+        yield {"tokens": [1, 2]}
         raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        list(track(batches(), "features", 3))
 
 
 def run(program):
