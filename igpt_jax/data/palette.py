@@ -86,8 +86,7 @@ class Palette:
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Replaces every pixel by the token of its nearest color, exactly; the lowest token wins a tie.
 
-        Distances are squared, on the scale of the colors (x / 127.5 - 1), in float64.  The first call builds `table`,
-        which takes seconds.
+        Distances are squared, on the scale of the colors (x / 127.5 - 1), in float64.  The first call builds `table`.
 
         Args:
           images: (b, r, r, 3) uint8 RGB in 0..255.
