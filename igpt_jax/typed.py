@@ -40,7 +40,7 @@ def _read(kind: Any, value: Any, name: str) -> Any:
             raise InputError(f"{name}={value!r} {complaint}")
 
     actual = f"is a {type(value).__name__}"
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         check(type(value) is dict, f"{actual}; expected a section of keys")
         return read_dataclass(kind, value, prefix=f"{name}.")
     if kind in (tuple[int, ...], tuple[float, ...]):
