@@ -12,12 +12,14 @@ import igpt_jax
 ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
+    "types",
     "environment",
     "memory",
     "cores",
     "files",
     "typed",
     "config",
+    "config_format",
     "flags",
     "search",
     "data",
@@ -35,12 +37,14 @@ ORDER = [
 ]
 WITHOUT_TENSORFLOW = {
     "errors",
+    "types",
     "environment",
     "memory",
     "cores",
     "files",
     "typed",
     "config",
+    "config_format",
     "flags",
     "search",
     "model",

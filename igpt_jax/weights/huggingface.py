@@ -107,9 +107,7 @@ def _config(values: dict[str, Any], stored: Mapping[str, Stored], path: pathlib.
     for key, value in required.items():
         actual = values.get(key, value)
         if actual != value and (key, actual) != ("n_inner", None):  # transformers' n_inner=None means 4 * n_embd
-            raise InputError(
-                f"{where} has {key}={actual!r}, but this package supports only Image GPT's {value!r}; use other weights"
-            )
+            raise InputError(f"{where} has {key}={actual!r}; expected {value!r}, as in Image GPT; use other weights")
     return ModelConfig(
         layers=values["n_layer"],
         width=values["n_embd"],

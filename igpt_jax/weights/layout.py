@@ -123,7 +123,7 @@ class Layout:
         for name, tensor in stored.items():
             if tensor.shape != self.shape(name):
                 raise InputError(
-                    f"{where}: {name} has shape {tensor.shape}; its config and other tensors require "
+                    f"{where}: {name} has shape {tensor.shape}; its config and other tensors make it "
                     f"{self.shape(name)}; use files that belong together"
                 )
 
