@@ -1,9 +1,10 @@
 """Image GPT in JAX: `import igpt_jax as ig`.
 
-The public names load on first use, so that importing the package, or asking for help, costs nothing.
+The public names are imported on first use, so that importing the package, or `--help`, takes no time.
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -18,11 +19,11 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'igpt_jax' has no attribute {name!r}; it offers {', '.join(_HOME)}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

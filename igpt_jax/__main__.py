@@ -1,7 +1,8 @@
 """The command line: `python -m igpt_jax COMMAND --flag=value ...`.
 
-Flags are absl's and ml_collections'; the commands' own code, and jax with it, loads only once the flags are right.
-Bad input ends here, as one line on stderr and exit status 2; so does what the machine refuses, such as a full disk.
+Flags are those of absl and ml_collections.  The code of a command, and JAX with it, is imported only after the flags
+have been checked.  Bad input, and errors of the operating system such as a full disk, end a command here with one line
+on stderr and exit status 2.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import pathlib
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
@@ -23,19 +26,19 @@ from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
 
 COMMANDS = {
-    "palette": "fit colors to the training images of a source, and show them",
-    "tokens": "write every split of a source as tokens, once",
-    "train": "pretrain or fine-tune, evaluate and draw the report; run again to resume",
-    "evaluate": "measure what a run results in: held-out likelihood, accuracy, linear probes",
-    "sample": "draw new images",
-    "complete": "draw the rest of images: given rows (ar models) or what a mask hides (bert models)",
-    "score": "measure how likely images are, and which pixels surprise",
-    "quality": "measure samples beside held-out images: copies, colors, labels",
-    "plan": "compile for a TPU slice that is not there: does it fit, and how fast can it be",
-    "convert": "make weights of one format into another: Hugging Face's, OpenAI's, or a work dir",
+    "palette": "fit a palette to the training images of a source, and show it",
+    "tokens": "encode every split of a source as tokens, once for many runs",
+    "train": "pretrain or fine-tune, evaluate, and write a report; the same command resumes a run",
+    "evaluate": "measure the result of a run: held-out likelihood, accuracy, linear probes",
+    "sample": "sample new images",
+    "complete": "complete images: below given rows (ar models), or where a mask hides pixels (bert models)",
+    "score": "measure how likely images are, and which pixels are surprising",
+    "quality": "compare samples with held-out images: copies, colors, labels, feature distances",
+    "plan": "compile for a TPU slice that this machine does not have: does it fit, and how fast can it be",
+    "convert": "convert weights between the formats of Hugging Face, OpenAI and this package",
 }
 
-MEASURING = ("evaluate", "quality")  # commands that take the config from the work dir
+MEASURING = ("evaluate", "quality")  # commands that take the config from the workdir
 
 USAGE = """Image GPT in JAX.
 
@@ -44,13 +47,20 @@ usage: python -m igpt_jax COMMAND [--flag=value ...]
 commands:
 {commands}
 
-`python -m igpt_jax COMMAND --help` lists the command's flags.
-Every option of a config can be set on the command line: --config.optimizer.learning_rate=0.003
+`python -m igpt_jax COMMAND --help` lists the flags of a command.
+Every key of a config can be set on the command line, such as --config.optimizer.learning_rate=0.003
 """
 
 
 def main(argv: list[str]) -> int:
-    """Runs one command.  Returns the exit status: 0, also when stopped by a signal; 2 for what cannot work."""
+    """Runs one command.
+
+    Args:
+      argv: the program's name, the command and its flags, as in `sys.argv`.
+
+    Returns:
+      The exit status: 0 for success or if a signal stopped the run, 2 for bad input or an error of the system.
+    """
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         lines = [f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items()]
         print(USAGE.format(commands="\n".join(lines)), end="")
@@ -67,7 +77,7 @@ def main(argv: list[str]) -> int:
         config, workdir = _parse(options, argv)
         if name in ("train", "plan") and config is None:
             raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
-        logging.set_verbosity(logging.FATAL)  # what orbax logs at length as it fails, it raises too
+        logging.set_verbosity(logging.FATAL)  # Orbax also raises the errors that it logs at length
         command = import_command(name)
         with contextlib.ExitStack() as stack:
             if "distributed" in options:
@@ -84,29 +94,33 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _describe(options):
+def _describe(options: flags.FlagValues) -> str:
     lines = []
     for name in options:
         if name not in ("flagfile", "undefok"):  # absl's own
             default = "" if options[name].default is None else f" [{options[name].default}]"
-            lines.append(f"  --{name:<14}{options[name].help}{default}")
+            lines.append(f"  --{name:<15} {options[name].help}{default}")
     return "\n".join(lines)
 
 
-def _parse(options, argv):
-    """Reads the flags and runs the config file.  Returns (RunConfig or None, work dir or None).
+def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None, pathlib.Path | None]:
+    """Parses the flags and runs the config file.
 
-    Whatever is wrong with them becomes an InputError.
+    Returns:
+      The config and the workdir, each None if the command or the flags have none.
+
+    Raises:
+      InputError: a flag is wrong, or the config file fails in any way.
     """
     try:
         rest = options(argv)[1:]
         config = options["config"].value if "config" in options else None
         config = config and config.to_dict()
     except (flags.Error, OSError, TypeError, ValueError) as error:
-        # What follows the lines of a traceback; of our own errors without their name.
+        # Removes the lines of a traceback, and the name of our own exception.
         lines = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())
         raise InputError(lines[-1]) from error
-    except Exception as error:  # a config file is a program, and may raise anything
+    except Exception as error:  # a config file is a program and may raise anything
         if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(argv)):
             raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -122,8 +136,8 @@ def _parse(options, argv):
     return config, pathlib.Path(options.workdir)
 
 
-def _saved_config(argv):
-    """The config of the work dir, where flags override some of it and no file is given; else None."""
+def _saved_config(argv: list[str]) -> RunConfig | None:
+    """The config of the workdir, if --config.KEY flags override it and there is no config file."""
     names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
     workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
     if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
@@ -132,8 +146,8 @@ def _saved_config(argv):
     return workdir_lock.read_config(pathlib.Path(workdirs[-1]))[0]
 
 
-def _check_config_file(argv):
-    """Raises InputError where --config names no file, with the file of the nearest name."""
+def _check_config_file(argv: list[str]) -> None:
+    """Raises InputError if --config names a file that does not exist, and suggests a similar name."""
     for argument in argv:
         flag, _, value = argument.partition("=")
         path = pathlib.Path(value.partition(":")[0])
@@ -143,8 +157,8 @@ def _check_config_file(argv):
             raise InputError(f"there is no config file {path}{meant}")
 
 
-def _unknown_key(argv):
-    """What to say of the first --config.KEY that no config has: which is meant, or what its section has."""
+def _unknown_key(argv: list[str]) -> str | None:
+    """An error message for the first unknown --config.KEY, with a similar key or the keys of its section."""
     known = [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
     for argument in argv:
         key = argument.lstrip("-").partition("=")[0]
@@ -158,13 +172,13 @@ def _unknown_key(argv):
     return None
 
 
-def _keys(values, prefix=""):
+def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         yield from _keys(value, f"{prefix}.{name}") if isinstance(value, dict) else [f"{prefix}.{name}"]
 
 
-def _leave(status):
-    """Ends this process, together with those it has joined."""
+def _leave(status: int) -> NoReturn:
+    """Ends this process, together with the processes that it has joined."""
     if processes := sys.modules.get("igpt_jax.parallel.processes"):
         processes.leave(status)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""The CPU's cores: how many this process may use, and as how many devices jax sees them."""
+"""The CPU's cores: how many this process may use, and how many devices JAX divides them into."""
 
 import os
 
@@ -6,10 +6,10 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def two_devices() -> None:
-    """Has jax take a CPU's cores for two devices, each of which draws its own images.
+    """Makes JAX divide a CPU's cores into two devices, which sample different images in parallel.
 
-    Decoding is many small operations, which threads that share one hardly speed up; a training step has large ones, and
-    gains nothing.  Call it before jax is imported; what the environment says of the number of devices stays.
+    Sampling consists of many small operations, which several threads speed up little.  Training has large operations
+    and gains nothing.  Call it before JAX is imported.  A number of devices in the environment takes precedence.
     """
     if CORES > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")

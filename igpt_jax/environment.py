@@ -1,4 +1,4 @@
-"""What JAX is told by environment variables, checked before a command begins its work."""
+"""Checks the environment variables that configure JAX, before a command starts its work."""
 
 import importlib
 import os
@@ -8,18 +8,19 @@ from collections.abc import Callable
 
 from igpt_jax.errors import InputError
 
-# Settings with which the library does not work, the value that they must have, and why.
+# Settings that this package depends on: the value that they must have, and why.
 REQUIRED = {
-    "JAX_ENABLE_X64": (False, "random numbers and weights would be of other types"),
-    "JAX_NUMPY_DTYPE_PROMOTION": ("standard", "strict promotion refuses mixed types that are meant"),
-    "JAX_DISABLE_JIT": (False, "a training step is compiled as a whole"),
+    "JAX_ENABLE_X64": (False, "random numbers and weights would have other dtypes"),
+    "JAX_NUMPY_DTYPE_PROMOTION": ("standard", "strict promotion refuses mixed dtypes that are intended"),
+    "JAX_DISABLE_JIT": (False, "a training step must be compiled as a whole"),
 }
 
 
 def quiet_libtpu() -> None:
-    """Keeps libtpu from asking about, and complaining of, a TPU that this machine does not have.
+    """Keeps libtpu from searching for a TPU, and printing warnings, on a machine that has none.
 
-    It is installed without a TPU to plan for one.  The type given here only keeps it quiet: a plan names its topology.
+    `plan` needs libtpu even without a TPU.  The accelerator type set here only keeps libtpu quiet, because a plan names
+    its own topology.
     """
     if not any(pathlib.Path("/dev").glob("accel*")) and not any(pathlib.Path("/dev/vfio").glob("[0-9]*")):
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -27,18 +28,25 @@ def quiet_libtpu() -> None:
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
 
 
-def import_command(name: str) -> Callable:
-    """Imports the `main` of a command.  Raises InputError where JAX refuses a value in the environment."""
+def import_command(name: str) -> Callable[..., None]:
+    """Imports the `main` function of a command.
+
+    Raises:
+      InputError: JAX refuses the value of an environment variable.
+    """
     try:
         return importlib.import_module(f"igpt_jax.commands.{name}").main
-    except ValueError as error:  # JAX reads its environment as it is imported
+    except ValueError as error:  # JAX reads environment variables when it is imported
         raise InputError(f"JAX does not start: {error}; correct or unset the variable that it names") from error
 
 
 def check_jax() -> None:
-    """Where a command uses JAX, makes sure that it has devices, and computes what it should.
+    """Checks that JAX has devices and no settings that this package does not support.
 
-    Raises InputError with the variable to unset, or with what to install.
+    Commands that have not imported JAX do not need it, and are not checked.
+
+    Raises:
+      InputError: JAX cannot be used; the message says which variable to unset, or what to install.
     """
     if "jax" not in sys.modules:
         return
@@ -49,9 +57,9 @@ def check_jax() -> None:
             raise InputError(f"{variable}={os.environ.get(variable, 'on')} does not work: {reason}; unset it")
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # JAX asserts where a platform that is named has no device
-        asked = os.environ.get("JAX_PLATFORMS")
+    except (RuntimeError, AssertionError) as error:  # JAX asserts if a requested platform has no device
+        platforms = os.environ.get("JAX_PLATFORMS")
         reason = str(error).split(" (set JAX_PLATFORMS")[0].rstrip(".") or "it has no device of that platform"
         remedy = "pip install -e '.[gpu]' or '.[tpu]' on a machine that has one, or set JAX_PLATFORMS=cpu"
-        named = f" with JAX_PLATFORMS={asked}" if asked else ""
-        raise InputError(f"JAX does not start{named}: {reason}; {remedy}") from error
+        requested = f" with JAX_PLATFORMS={platforms}" if platforms else ""
+        raise InputError(f"JAX does not start{requested}: {reason}; {remedy}") from error

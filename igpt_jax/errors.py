@@ -1,22 +1,24 @@
-"""What ends a command early; the command line prints it as one line."""
+"""Exceptions that end a command early; the command line prints each as one line."""
 
 import errno
 import logging
 import sys
+import types
+from typing import Any
 
 
 class InputError(ValueError):
-    """What the user gave cannot work; the message says what arrived, what was expected, and the remedy."""
+    """The user's input cannot be used.  The message says what was given, what was expected, and the remedy."""
 
 
 class Preempted(Exception):
-    """The run was asked to stop, and lost nothing; the message says by what, and where it stands."""
+    """The run was told to stop, and has saved its progress.  The message says by what, and how far it got."""
 
 
-# What an operating system's error says to somebody who does not know its numbers, and what to do.
+# For each error number of the operating system, what it means and what to do.
 _REASONS = {
     errno.ENOENT: "there is no such file or directory; check the path",
-    errno.EEXIST: "a file of that name is there; choose another path, or remove it",
+    errno.EEXIST: "a file of that name exists; choose another path, or remove it",
     errno.ENOTDIR: "a part of the path is a file; choose another path",
     errno.EISDIR: "it is a directory; name a file",
     errno.EACCES: "it is not permitted; change the permissions, or choose another place",
@@ -30,9 +32,11 @@ _REASONS = {
 
 
 def describe_os_error(error: OSError, doing: str = "") -> str:
-    """One line for an error of the operating system: what was done with which path, why it failed, what to do.
+    """Describes an error of the operating system in one line: the action, the path, the reason and the remedy.
 
-    doing: such as "make the directory"; "use" where nobody said.
+    Args:
+      error: the error.
+      doing: the action that failed, such as "make the directory"; "" means "use".
     """
     if error.errno is None:
         return str(error)
@@ -43,24 +47,25 @@ def describe_os_error(error: OSError, doing: str = "") -> str:
 
 
 def hide_late_writes() -> None:
-    """Has tensorstore print nothing where a read or a write ends after another has failed.
+    """Hides the tracebacks of reads and writes that end after Orbax has already raised the failure of another.
 
-    Orbax raises the failure that came first, and closes its event loop.  A later end then prints a traceback that
-    begins in asyncio, since no Python code has called it, and says nothing but that; a later failure, which nobody
-    awaits any more, goes to asyncio's log, which is off: nothing else here uses asyncio.  All else is printed.
+    Orbax raises the first failure and closes its event loop.  An operation of tensorstore that succeeds later prints a
+    traceback that starts in asyncio and says only "Event loop is closed".  An operation that fails later is logged by
+    asyncio, because nothing awaits it any more.  This hides that traceback and asyncio's log, which nothing else here
+    uses.  All other errors are printed.
     """
     logging.getLogger("asyncio").disabled = True
     print_traceback, print_unraisable = sys.excepthook, sys.unraisablehook
 
-    def is_late(error, trace):
-        begins_in = trace.tb_frame.f_globals["__name__"] if trace else ""
-        return begins_in.startswith("asyncio.") and str(error) == "Event loop is closed"
+    def is_late(error: BaseException | None, trace: types.TracebackType | None) -> bool:
+        starts_in = trace.tb_frame.f_globals["__name__"] if trace else ""
+        return starts_in.startswith("asyncio.") and str(error) == "Event loop is closed"
 
-    def excepthook(kind, error, trace):
+    def excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
         if not is_late(error, trace):
             print_traceback(kind, error, trace)
 
-    def unraisablehook(unraisable):
+    def unraisablehook(unraisable: Any) -> None:
         if not is_late(unraisable.exc_value, unraisable.exc_traceback):
             print_unraisable(unraisable)
 

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the whole new ones, whenever the process ends."""
+"""Writes files atomically: even if the process is killed, a file is the old one or the complete new one."""
 
 import contextlib
 import os
@@ -9,7 +9,11 @@ from igpt_jax.errors import InputError, describe_os_error
 
 
 def make_directory(path: pathlib.Path) -> None:
-    """Makes a directory with its parents, where there is none yet.  Raises InputError where that cannot be done."""
+    """Makes a directory and its parents, unless it exists.
+
+    Raises:
+      InputError: the operating system refuses; the message says why.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -18,9 +22,16 @@ def make_directory(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a path to write to; leaving without an exception puts that file, safely on disk, in the place of `path`.
+    """Writes a file atomically: what is written to the temporary path replaces `path` when the block ends.
 
-    Only one process at a time may replace a file: what a killed one left is overwritten.
+    After an exception, `path` is unchanged.  Only one process at a time may replace a file, because the name of the
+    temporary file is fixed, so that a killed process leaves at most one.
+
+    Args:
+      path: the file to replace or to create.
+
+    Yields:
+      A temporary path in the same directory to write to.
     """
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:

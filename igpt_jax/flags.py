@@ -1,5 +1,8 @@
 """The flags of every command."""
 
+from collections.abc import Callable
+from typing import Any
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -9,16 +12,24 @@ GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
 _SMALLEST = {"seed": 0, "batch_size": 1}
 
+_Define = Callable[[str, str, Any, str], None]  # from kind, name, default and help text
+
 
 def command_flags(command: str, argv: list[str], saved: RunConfig | None = None) -> flags.FlagValues:
-    """Defines a command's flags.
+    """Defines the flags of a command.
 
-    The --config.KEY flags override `saved`, the config of a work dir, or that of the file that `argv` names.
+    Args:
+      command: the name of the command.
+      argv: the command line; a --config=FILE in it determines which --config.KEY flags there are.
+      saved: the config of a workdir, which --config.KEY flags override in place of a config file.
+
+    Returns:
+      The flags, not yet parsed.
     """
     options = flags.FlagValues()
 
-    def define(kind, name, default, description):
-        bounds = {}
+    def define(kind: str, name: str, default: Any, description: str) -> None:
+        bounds: dict[str, int] = {}
         if kind == "integer":
             bounds = {"lower_bound": _SMALLEST.get(name, -_LARGEST), "upper_bound": _LARGEST}
         getattr(flags, f"DEFINE_{kind}")(name, default, description, flag_values=options, **bounds)
@@ -40,116 +51,194 @@ def command_flags(command: str, argv: list[str], saved: RunConfig | None = None)
     return options
 
 
-def _define_config(options, argv, saved):
+def _define_config(options: flags.FlagValues, argv: list[str], saved: RunConfig | None) -> None:
     if saved is not None:
         config_flags.DEFINE_config_dict(
-            "config", as_config_dict(saved), "The work dir's own.", flag_values=options, sys_argv=argv
+            "config",
+            as_config_dict(saved),
+            "The config of the workdir; --config.KEY=VALUE overrides a key.",
+            flag_values=options,
+            sys_argv=argv,
         )
         return
     config_flags.DEFINE_config_file(
         "config",
-        help_string="A Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes one. "
-        "evaluate and quality use the work dir's own where none is given.",
+        help_string="Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes an argument. "
+        "evaluate and quality use the config of the workdir by default.",
         flag_values=options,
         sys_argv=argv,
     )
 
 
-def _define_run(define, command):
-    define("string", "workdir", None, "Directory of the run: checkpoints, metrics, report.")
+def _define_run(define: _Define, command: str) -> None:
+    define("string", "workdir", None, "Directory of the run, which holds its checkpoints, metrics and report.")
     _define_distributed(define)
-    define("bool", "report", True, "Draw WORKDIR/report/ at the end.")
+    define("bool", "report", True, "Write figures to WORKDIR/report/ at the end.")
     if command == "train":
-        define("bool", "profile", False, "Trace a few steps into WORKDIR/profile.")
-        define("integer", "replay", None, "Change nothing; show what each image did to this step's loss.")
+        define("bool", "profile", False, "Write a profiler trace of a few steps to WORKDIR/profile.")
+        define(
+            "integer",
+            "replay",
+            None,
+            "Do not train; repeat this step, and print the loss and the gradient norm of each image in its batch.",
+        )
     if command == "evaluate":
-        define("integer", "step", None, "Measure the checkpoint of this very step.")
-        define("string", "split", None, "Measure on the test or the validation images, whatever the config says.")
-        define("bool", "probe", None, "Fit linear probes; a model that has learned the classes gets none if not given.")
+        define("integer", "step", None, "Evaluate the checkpoint of this step instead of the best or the newest.")
+        define("string", "split", None, "Split to evaluate on, test or validation; overrides the config.")
+        define(
+            "bool",
+            "probe",
+            None,
+            "Fit linear probes. By default, only if the images have labels and training did not use them.",
+        )
 
 
-def _define_plan(define):
-    define("string", "topology", "v5e:4x4", "Slice, such as v4:2x2x4, v5p:4x4x4, v6e:8x8.")
-    define("string", "what", "train", "Program: train, features or sample.")
-    define("bool", "json", False, "Print JSON and nothing else.")
+def _define_plan(define: _Define) -> None:
+    define("string", "topology", "v5e:4x4", "TPU slice to compile for, such as v4:2x2x4, v5p:4x4x4 or v6e:8x8.")
+    define("string", "what", "train", "Program to compile: train, features or sample.")
+    define("bool", "json", False, "Print the plan as JSON, and nothing else.")
 
 
-def _define_distributed(define):
-    choices = "auto (asks Cloud TPU, Slurm, ...; else one), off, or HOST:PORT,COUNT,INDEX"
-    define("string", "distributed", "auto", f"Processes that run as one: {choices}.")
+def _define_distributed(define: _Define) -> None:
+    define(
+        "string",
+        "distributed",
+        "auto",
+        "Which processes run as one program: auto asks Cloud TPU, Slurm, Open MPI or Kubernetes, and runs a single "
+        "process elsewhere; off runs a single process; HOST:PORT,COUNT,INDEX gives the address of process 0, the "
+        "number of processes, and the index of this one.",
+    )
 
 
-def _define_source(define, command):
+def _define_source(define: _Define, command: str) -> None:
     data = DataConfig()
-    define("string", "source", None, f"{', '.join(EMBEDDED)}, a TFDS image set, or folder:PATH.")
-    define("string", "directory", data.directory, "Where TFDS prepares data sets.")
-    define("string", "emoji_font", data.emoji.font, "Of source emoji: a font with color bitmaps.")
-    define("string", "emoji_list", data.emoji.list, "Of source emoji: Unicode's emoji-test.txt.")
-    define("string", "emoji_labels", data.emoji.labels, "Of source emoji: group, subgroup.")
-    define("integer", "resolution", 32, "Pixels a side, as the model will see them.")
-    define("string", "filter", data.filter, "Of the resampling: area, bilinear, bicubic.")
-    define("string", "on_error", data.on_error, "Images that cannot be decoded: fail, skip.")
-    define("integer", "seed", 0, "Of what is drawn.")
+    define("string", "source", None, f"Images to read: {', '.join(EMBEDDED)}, a TFDS image set, or folder:PATH.")
+    define("string", "directory", data.directory, "Directory in which TFDS prepares data sets; empty: TFDS's default.")
+    define("string", "emoji_font", data.emoji.font, "For --source=emoji: a font with color bitmaps.")
+    define("string", "emoji_list", data.emoji.list, "For --source=emoji: Unicode's emoji-test.txt.")
+    define("string", "emoji_labels", data.emoji.labels, "For --source=emoji: what the labels are, group or subgroup.")
+    define("integer", "resolution", 32, "Side of the images as the model will see them, in pixels.")
+    define("string", "filter", data.filter, "Filter for resizing images: area, bilinear or bicubic.")
+    define("string", "on_error", data.on_error, "What to do with images that cannot be decoded: fail or skip.")
     if command == "palette":
-        define("integer", "size", 512, "Colors, 2 to 65,536.")
-        define("integer", "pixels", 1_000_000, "Pixels to fit.")
-        define("integer", "iterations", 100, "Of k-means, at most.")
-        define("string", "out", "palette.npy", "File; a picture goes beside it.")
+        define("integer", "seed", 0, "Seed of the sample of pixels and of k-means.")
+        define("integer", "size", 512, "Number of colors to fit, 2 to 65,536.")
+        define("integer", "pixels", 1_000_000, "Number of pixels to sample for the fit.")
+        define("integer", "iterations", 100, "Maximum number of k-means iterations.")
+        define("string", "out", "palette.npy", "Palette file to write (.npy); a picture is written next to it (.png).")
     else:
-        define("string", "palette", None, "Colors (.npy).")
-        define("integer", "crops", 1, "Random crops of a training image; 0: one, central.")
-        define("string", "augmentation", data.augmentation, "Of the crops; as config.data.")
-        define("bool", "fold_validation", False, "Count the held-out images as training's.")
-        define("string", "out", None, "New directory.")
+        define("integer", "seed", 0, "Seed of the crops.")
+        define("string", "palette", None, "Palette that encodes the images (.npy).")
+        define("integer", "crops", 1, "Number of random crops of each training image; 0 takes one central crop.")
+        define(
+            "string",
+            "augmentation",
+            data.augmentation,
+            "Augmentation that makes the crops: auto, none, flip, crop, pad_crop_flip or place, as in "
+            "config.data.augmentation.",
+        )
+        define("bool", "fold_validation", False, "Include the validation images in the training split.")
+        define("string", "out", None, "Directory to write; the same command continues it after an interruption.")
 
 
-def _define_generation(define, command):
+def _define_generation(define: _Define, command: str) -> None:
     _define_distributed(define)
-    define("string", "workdir", None, "Work dir of a run; its newest checkpoint, or the best if it keeps that.")
+    define(
+        "string", "workdir", None, "Workdir of a run; uses its newest checkpoint, or the best if the run keeps that."
+    )
     if command != "quality":
-        define("string", "weights", None, "In place of --workdir: Hugging Face or OpenAI weights.")
-        define("string", "palette", None, "Colors (.npy) where the weights have none.")
-        define("string", "dtype", None, "Of products and cache: float32 or bfloat16; the model's own if not given.")
-    define("string", "out", None, "Directory for the results; one in the work dir if not given.")
-    define("integer", "batch_size", 64, "Images at once; it does not change them.")
+        define("string", "weights", None, "Hugging Face or OpenAI weights to use instead of --workdir.")
+        define("string", "palette", None, "Palette to use instead of that of the weights, or if they have none (.npy).")
+        define(
+            "string",
+            "dtype",
+            None,
+            "Dtype of matmuls and of the KV cache, float32 or bfloat16; by default that of the model.",
+        )
+    define("string", "out", None, "Directory for the results; by default one in the workdir.")
+    define("integer", "batch_size", 64, "Number of images to process at once; does not change the results.")
     if command in ("complete", "score"):
-        define("string", "images", None, "An image or a folder; the first test images of the work dir if not given.")
+        define(
+            "string", "images", None, "Image file, or folder of images; by default the first test images of the run."
+        )
     if command == "score":
         return
-    define("integer", "n", 4 if command == "complete" else 64, "Images to draw, or completions of each.")
-    define("float", "temperature", 1.0, "Divides the logits; 0 takes the likeliest.")
-    define("integer", "top_k", 0, "Keep the k likeliest colors; 0 keeps all.")
-    define("float", "top_p", 1.0, "Keep the likeliest colors of total probability p.")
-    define("integer", "seed", 0, "Of the draws.")
+    if command == "complete":
+        define("integer", "n", 4, "Number of completions of each image.")
+    else:
+        define("integer", "n", 64, "Number of images to sample.")
+    define(
+        "float", "temperature", 1.0, "Sampling temperature, which divides the logits; 0 takes the most likely color."
+    )
+    define("integer", "top_k", 0, "Sample only among the k most likely colors; 0 samples among all.")
+    define("float", "top_p", 1.0, "Sample only among the most likely colors that together have probability p.")
+    define("integer", "seed", 0, "Seed of sampling.")
     if command in ("sample", "complete"):
         define(
             "string",
             "window",
             "auto",
-            "Positions a pass, most of them guessed and checked: 1, 2, ...; for speed alone.",
+            "Number of pixels that a forward pass evaluates: 1, 2, ... or auto. A window above 1 guesses pixels and "
+            "checks the guesses; it changes only the speed.",
         )
-        define("bool", "gif", False, "Also show the pixels being drawn: drawing.gif, passes.png.")
+        define("bool", "gif", False, "Also write drawing.gif and passes.png, which show the order of sampling.")
     if command == "complete":
-        define("integer", "rows", None, "Given rows; half of them if not given.")
-        define("integer", "pixels", None, "Or: given pixels, in raster order.")
-        define("string", "mask", None, "bert: a picture, white where pixels are to be filled; a square if not given.")
-        define("integer", "rounds", 8, "bert: forward passes, the most certain pixels first.")
-        define("integer", "sweeps", 0, "bert: then so many times each hidden pixel anew, given all others (Gibbs).")
+        define("integer", "rows", None, "Number of rows given at the top of each image; ar models default to half.")
+        define("integer", "pixels", None, "Number of pixels given in raster order, instead of --rows.")
+        define(
+            "string",
+            "mask",
+            None,
+            "For bert models: image that is white where pixels are to be filled in; by default, the central square.",
+        )
+        define("integer", "rounds", 8, "For bert models: forward passes that fill in pixels, the most certain first.")
+        define(
+            "integer",
+            "sweeps",
+            0,
+            "For bert models: Gibbs sweeps after that, each sampling every hidden pixel again given all others.",
+        )
     if command == "quality":
-        define("integer", "views", 8, "Augmented views of every training image to compare with.")
-        define("string", "metrics", "", "In a network's features, any of: fid,kid,prdc.")
-        define("string", "features", None, "Whose: Inception's weights (pytorch-fid's file), or a work dir's network.")
-        define("string", "resize", "clean", "To Inception's size: clean (antialiased bicubic) or pytorch_fid.")
-        define("string", "samples", None, "Measure these, draw none: a folder, an .npz of images, or tokens:DIR.")
-        define("string", "reference", None, "Compare with such a set, or a file of statistics; else training images.")
-        define("string", "save_statistics", None, "Also write the reference's mean and covariance to this .npz.")
-        define("integer", "neighbors", 5, "k of precision, recall, density and coverage.")
-        define("integer", "kid_subset", 0, "Images in KID's subsets; 0: 1,000, or all of the smallest set.")
+        define("integer", "views", 8, "Number of augmented views of each training image to compare the samples with.")
+        define("string", "metrics", "", "Metrics to compute in the features of a network: any of fid,kid,prdc.")
+        define(
+            "string",
+            "features",
+            None,
+            "Network for --metrics: the file of pytorch-fid's Inception weights, or a workdir.",
+        )
+        define(
+            "string",
+            "resize",
+            "clean",
+            "How to resize for Inception: clean (antialiased bicubic) or pytorch_fid.",
+        )
+        define(
+            "string",
+            "samples",
+            None,
+            "Measure these images instead of sampling: a folder, an .npz file of images, or tokens:DIR.",
+        )
+        define(
+            "string",
+            "reference",
+            None,
+            "Compare features with those of these images (as --samples), or with a file of statistics; by default with "
+            "the training images.",
+        )
+        define("string", "save_statistics", None, "Also write the reference's mean and covariance to this .npz file.")
+        define("integer", "neighbors", 5, "Number of nearest neighbors k for precision, recall, density and coverage.")
+        define(
+            "integer",
+            "kid_subset",
+            0,
+            "Number of images in each subset of KID; 0 means 1,000, or the size of the smallest set if that is less.",
+        )
         define("bool", "infinity", False, "Also extrapolate the Frechet distance to infinitely many images.")
 
 
-def _define_conversion(define):
-    define("string", "input", None, "Work dir, Hugging Face directory, OpenAI checkpoint.")
-    define("string", "output", None, "New directory.")
-    define("string", "to", None, "Format: huggingface, openai or igpt (a work dir).")
-    define("string", "palette", None, "Colors (.npy) where the input has none.")
+def _define_conversion(define: _Define) -> None:
+    define("string", "input", None, "Weights to convert: a workdir, a Hugging Face directory or an OpenAI checkpoint.")
+    define("string", "output", None, "Directory to create.")
+    define("string", "to", None, "Format to write: huggingface, openai or igpt (a workdir).")
+    define("string", "palette", None, "Palette to use instead of that of the input, or if it has none (.npy).")

@@ -1,32 +1,40 @@
-"""The paper's search for a learning rate: one after the other, until it gets worse (section 3.4)."""
+"""The paper's search for a learning rate: try one after the other until the result gets worse."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
 def search(rates: Iterable[float], measure: Callable[[float], Any]) -> dict[float, Any]:
-    """Measures the rates in their order, and ends after the first that is worse than the one before it.
+    """Measures rates in order, and stops after the first that is worse than the one before it.
 
-    The paper goes down by factors of about 3: 30, 10, 3, ... for a linear probe; for fine-tuning from about a tenth of
-    the rate of pretraining.
+    The paper descends by factors of about 3: 30, 10, 3, ... for a linear probe, and from about a tenth of the
+    pretraining rate for fine-tuning.
 
     Args:
-      measure: from a rate to what should be high, such as a held-out accuracy, or (accuracy, -loss) for ties.
+      rates: learning rates, in the order in which to try them.
+      measure: from a rate to its result, where higher is better: a held-out accuracy, or (accuracy, -loss), in which
+        the loss breaks ties.
+
     Returns:
-      {rate: measure} of those tried; `best` names the one to take.
+      The result of each rate that was tried.  `best` selects among them.
 
-    >>> search((30, 10, 3, 1), {30: 50.0, 10: 61.5, 3: 60.0}.get)
-    {30: 50.0, 10: 61.5, 3: 60.0}
+    Example:
+      >>> search((30, 10, 3, 1), {30: 50.0, 10: 61.5, 3: 60.0}.get)
+      {30: 50.0, 10: 61.5, 3: 60.0}
+
+    Reference:
+      Paper, section 3.4.
     """
-    found, before = {}, None
+    measured: dict[float, Any] = {}
+    before = None
     for rate in rates:
-        found[rate] = measure(rate)
-        if before is not None and found[rate] < before:
+        measured[rate] = measure(rate)
+        if before is not None and measured[rate] < before:
             break
-        before = found[rate]
-    return found
+        before = measured[rate]
+    return measured
 
 
-def best(found: dict[float, Any]) -> float:
-    """The rate of the highest measure, the first tried of equals."""
-    return max(found, key=found.get)
+def best(measured: Mapping[float, Any]) -> float:
+    """The rate with the highest result; of equal ones, the rate tried first."""
+    return max(measured, key=lambda rate: measured[rate])

@@ -1,8 +1,8 @@
 """Augmentations as stateless TensorFlow ops: which box of an image is used, and what then happens to its pixels.
 
-Each is a box and a finish.  The box is cut out and resampled to the model's resolution in one pass, so the resized
-image of the paper's recipe is never made: a 224 x 224 crop of an image whose shorter side was resized to s is the box
-of 224 / s of that side.
+An augmentation has two parts, a box and a finish.  The box is cut out of the original image and resampled to the
+model's resolution in one pass, so the paper's intermediate resized image is never created: a 224 x 224 crop of an image
+whose shorter side was resized to s pixels is a box of 224 / s of that side in the original.
 """
 
 import dataclasses
@@ -14,50 +14,78 @@ from igpt_jax.data.resample import resample
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
 
-_SHORTER_SIDE = (256, 384)  # pixels, both included (paper, section 3.1)
+_SHORTER_SIDE = (256, 384)  # pixels, both ends included (paper, section 3.1)
 _CROP = 224  # pixels
-_PAD = 4  # pixels of 32
+_PAD = 4  # pixels on each side of a 32 x 32 image; scaled with the resolution
+
+# From height and width (2,) int32 and a seed (2,) to the box: top, left, height, width (4,) float32, in pixels.
+_Box = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# From (resolution, resolution, 3) uint8, a seed (2,) and the resolution to an image of the same shape.
+_Finish = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
+
 _NOT_PLACED = "data.augmentation=place is for images of one small size, such as digits; choose another"
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """An image and a seed in, an image of the model's resolution out; the same ones for the same seed.
+    """Turns an image into one of the model's resolution, as a pure function of the image and a seed.
 
     Attributes:
-      resolution: pixels a side of what comes out.
-      kernel: of the resampling; a key of `resample.KERNELS`.
-      max_pixels: encoded images with more are refused before they are decoded.
-      upright: encoded images are turned as their EXIF data ask, which people's own need; data sets' loaders never do.
-      box: from height and width (2,) int32 and a seed to top, left, height, width (4,) float32; None: the whole image.
-      finish: from (resolution, resolution, 3) uint8 and a seed to the same shape; None: nothing more.
+      resolution: side of the output, in pixels.
+      kernel: resampling kernel, a key of `resample.KERNELS`.
+      max_pixels: encoded images with more pixels than this are refused before they are decoded.
+      upright: whether to apply the EXIF orientation of encoded images.  Users' own photographs need it; the loaders of
+        published data sets never apply it.
+      box: the part of the image to use, from height and width (2,) int32 and a seed to top, left, height and width
+        (4,) float32; None passes the image on without resampling.
+      finish: applied last, from (resolution, resolution, 3) uint8, a seed and the resolution to the same shape; None
+        does nothing.
     """
 
     resolution: int
     kernel: str
     max_pixels: int
     upright: bool
-    box: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
-    finish: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor] | None = None
+    box: _Box | None = None
+    finish: _Finish | None = None
 
     @property
     def is_random(self) -> bool:
-        """Whether another seed gives another image."""
+        """Whether different seeds can give different images."""
         return self.box not in (None, central_square) or self.finish is not None
 
     def of_pixels(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """image: (h, w, 3) uint8 RGB.  seed: (2,) integers.  Returns (resolution, resolution, 3) uint8.
+        """Augments an image that is already decoded.
 
-        Raises InputError, while the graph is built, where the images' shape cannot be used.
+        Args:
+          image: (h, w, 3) uint8 RGB in 0..255.
+          seed: (2,) integers.
+
+        Returns:
+          (resolution, resolution, 3) uint8 RGB.
+
+        Raises:
+          InputError: the augmentation cannot use images of this shape (raised while the graph is built).
         """
         if self.box and image.shape[:2] != (self.resolution, self.resolution):
             image = self._resample(image, self.box(tf.shape(image)[:2], seed))
         return self._finish(image, seed)
 
     def of_encoded(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The same for a JPEG, PNG or WebP file's bytes, of which no more is decoded than is needed.
+        """Augments a JPEG, PNG or WebP file, decoding no more of it than the box needs.
 
-        Fails with a TensorFlow error in the graph where the bytes are no such image or its size is refused.
+        If the bytes are not such an image, or it has more than `max_pixels`, the graph fails with a TensorFlow error
+        when it runs.
+
+        Args:
+          encoded: () string, the bytes of the file.
+          seed: (2,) integers.
+
+        Returns:
+          (resolution, resolution, 3) uint8 RGB.
+
+        Raises:
+          InputError: the augmentation places images without resampling, which needs images of one known size.
         """
         if not self.box:
             raise InputError(_NOT_PLACED)
@@ -67,16 +95,16 @@ class Augmentation:
         image = self._resample(*decode_box(encoded, box, resolution=self.resolution))
         return self._finish(upright(image, encoded) if self.upright else image, seed)
 
-    def _resample(self, image, box):
+    def _resample(self, image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
         return resample(image, box, resolution=self.resolution, kernel=self.kernel)
 
-    def _finish(self, image, seed):
+    def _finish(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image = self.finish(image, seed, self.resolution) if self.finish else image
         return tf.ensure_shape(image, (self.resolution, self.resolution, 3))
 
 
 def central_square(height_width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """The largest square about the center: what is left of "shorter side to 224, center crop of 224 x 224"."""
+    """The largest centered square, which equals resizing the shorter side to 224 and cropping the center 224 x 224."""
     del seed
     height_width = tf.cast(height_width, tf.float32)
     side = tf.reduce_min(height_width)
@@ -84,7 +112,11 @@ def central_square(height_width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def random_crop(height_width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A random 224 x 224 crop after a resize that made the shorter side 256 to 384 pixels, all equally often."""
+    """A random 224 x 224 crop, after resizing the shorter side to a uniformly random length of 256 to 384 pixels.
+
+    Reference:
+      Paper, section 3.1.
+    """
     shorter, top, left = tf.unstack(tf.random.stateless_uniform((3,), seed))
     least, greatest = _SHORTER_SIDE
     height_width = tf.cast(height_width, tf.float32)
@@ -95,13 +127,13 @@ def random_crop(height_width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def flip(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tensor:
-    """Mirrors every other image left to right."""
+    """Mirrors an image left to right, with probability 1/2."""
     del resolution
     return tf.image.stateless_random_flip_left_right(image, seed)
 
 
 def pad_crop_flip(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tensor:
-    """A crop, at random, of the image reflected by an eighth of its side (4 of 32 pixels), or of its mirror image."""
+    """Pads by reflection with 1/8 of the side (4 of 32 pixels), crops at random, and flips with probability 1/2."""
     pad = max(1, round(_PAD * resolution / 32))
     padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]], mode="REFLECT")
     crop_seed, flip_seed = tf.unstack(tf.random.split(seed))
@@ -110,7 +142,19 @@ def pad_crop_flip(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tens
 
 
 def place(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tensor:
-    """Places a small image on a black canvas, at each of the (resolution - side + 1)**2 positions equally often."""
+    """Places a small image on a black canvas, at a uniformly random one of the (resolution - side + 1)**2 positions.
+
+    Args:
+      image: (side, side, 3) uint8, with a static shape.
+      seed: (2,) integers.
+      resolution: side of the canvas, in pixels.
+
+    Returns:
+      (resolution, resolution, 3) uint8.
+
+    Raises:
+      InputError: the images have no static shape, are not square, or are larger than the canvas.
+    """
     side = image.shape[0]
     if side is None:
         raise InputError(_NOT_PLACED)
@@ -123,13 +167,15 @@ def place(image: tf.Tensor, seed: tf.Tensor, resolution: int) -> tf.Tensor:
     return tf.pad(image, [[top, free - top], [left, free - left], [0, 0]])
 
 
-_RECIPES = {  # config.data.augmentation: (box, finish) in training; evaluation takes the central square
+# config.data.augmentation: (box, finish) for training.  Evaluation uses the central square.
+_RECIPES: dict[str, tuple[_Box | None, _Finish | None]] = {
     "none": (central_square, None),
     "flip": (central_square, flip),
     "crop": (random_crop, None),
     "pad_crop_flip": (central_square, pad_crop_flip),
     "place": (None, place),
 }
+# What "auto" stands for; sources that are not here use "crop".
 _PAPER = {
     "digits": "place",
     "emoji": "none",
@@ -142,18 +188,28 @@ _PAPER = {
 
 
 def augmentations(config: DataConfig, resolution: int) -> tuple[Augmentation, Augmentation]:
-    """The augmentations for training and for evaluation, at a resolution in pixels a side.
+    """The augmentations for training and for evaluation.
 
-    `config.augmentation` "auto" is what the paper does with the source: nothing to CIFAR and STL-10 while pretraining
-    and probing, random crops of everything else (paper, section 3.1).
+    `config.augmentation="auto"` chooses what the paper does with each source: no augmentation of CIFAR and STL-10 in
+    pretraining and probing, random crops of everything else.
+
+    Args:
+      config: the data section of the config.
+      resolution: side of the images that the model sees, in pixels.
+
+    Returns:
+      The augmentation for training, and the one for evaluation.
+
+    Reference:
+      Paper, section 3.1.
     """
     name = _PAPER.get(config.name, "crop") if config.augmentation == "auto" else config.augmentation
     box, finish = _RECIPES[name]
-    common = {
-        "resolution": resolution,
-        "kernel": config.filter,
-        "max_pixels": config.max_pixels,
-        "upright": config.name.startswith("folder:"),
-    }
-    evaluation = Augmentation(**common, box=central_square) if box else Augmentation(**common, finish=finish)
-    return Augmentation(**common, box=box, finish=finish), evaluation
+    plain = Augmentation(
+        resolution=resolution,
+        kernel=config.filter,
+        max_pixels=config.max_pixels,
+        upright=config.name.startswith("folder:"),
+    )
+    evaluation = dataclasses.replace(plain, box=central_square) if box else dataclasses.replace(plain, finish=finish)
+    return dataclasses.replace(plain, box=box, finish=finish), evaluation

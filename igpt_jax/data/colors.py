@@ -1,4 +1,4 @@
-"""Counting the colors of a source: all that fitting a palette needs to know of millions of images."""
+"""Counts the colors of a source, which is all that fitting a palette to millions of images needs."""
 
 import numpy as np
 import tqdm
@@ -8,18 +8,29 @@ from igpt_jax.data.pipeline import originals
 from igpt_jax.data.records import Source
 
 _BATCH = 256  # images
-_LEAST = 64  # pixels of an image, where there are more images than needed
+_LEAST = 64  # pixels sampled from an image when the source has more images than needed
 
 
 def count_colors(
     source: Source, augmentation: Augmentation, *, pixels: int, seed: int = 0, max_skipped: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws pixels from images in random order, equally many from each, and counts how often each color occurs.
+    """Samples equally many pixels from each of a random selection of images, and counts how often each color occurs.
 
-    The images pass once and come as the model sees them, at its resolution.  As many of them are read as it takes to
-    find `pixels` at 64 or more an image; memory stays at 128 MiB whatever their number.
+    Images are read at most once, at the model's resolution, until `pixels` are sampled at 64 or more an image.  The
+    counts take 128 MiB, whatever the number of images.
 
-    Returns the distinct colors (n, 3) uint8 and their counts (n,) int64.
+    Args:
+      source: the images.
+      augmentation: what happens to each image before its pixels are sampled.
+      pixels: how many pixels to sample, all images together.
+      seed: of the order of the images and of the sample.
+      max_skipped: how many images that cannot be decoded are skipped before it fails.
+
+    Returns:
+      The distinct colors (n, 3) uint8 RGB and their counts (n,) int64.
+
+    Raises:
+      InputError: more than `max_skipped` images cannot be decoded, or the source holds tokens.
     """
     counts = np.zeros(2**24, np.int64)
     context = augmentation.resolution**2
@@ -30,9 +41,9 @@ def count_colors(
     with tqdm.tqdm(total=images, desc="colors", unit="image", leave=False, disable=None) as bar:
         for start, batch in zip(range(0, images, _BATCH), stream, strict=False):
             image = batch["image"][: images - start].reshape(-1, context, 3)
-            found = rng.permuted(image.astype(np.int32) @ (1 << 16, 1 << 8, 1), axis=1)[:, :each]
-            codes, times = np.unique(found, return_counts=True)
+            sampled = rng.permuted(image.astype(np.int32) @ (1 << 16, 1 << 8, 1), axis=1)[:, :each]
+            codes, times = np.unique(sampled, return_counts=True)
             counts[codes] += times
-            bar.update(len(found))
+            bar.update(len(sampled))
     codes = np.flatnonzero(counts)
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8), counts[codes]

@@ -1,22 +1,25 @@
-"""Images in the order that is asked for, decoded and augmented, with the broken ones left out and named."""
+"""Loads images in a given order, decodes and augments them, and skips and reports those that are broken."""
 
 import sys
 from collections.abc import Callable, Iterator
-
-import numpy as np
+from typing import Any
 
 from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
 from igpt_jax.data.records import FileSource, PixelSource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
+from igpt_jax.types import HostBatch
 
 _PREFETCH = 2  # batches
 _CHUNK = 16  # records that are read at once
-_CANDIDATES = 16  # images tried in a row for a place of a batch, where broken ones are skipped
+_CANDIDATES = 16  # images tried for one position before giving up, when broken images are skipped
 
-# From a position () int64 and how many images to skip there to the place in the source () and a seed (2,), both int64.
-Order = Callable[[tf.Tensor, tf.Tensor | int], tuple[tf.Tensor, tf.Tensor]]
+# Chooses the image of a position: from the position () int64, and optionally how many images to skip after the one that
+# belongs there, to the image's index in the source () int64 and a seed (2,) int64.
+Order = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+# Finishes a dataset of batches, such as by encoding images as tokens.
+Finish = Callable[[tf.data.Dataset], tf.data.Dataset]
 
 
 def load_images(
@@ -25,47 +28,63 @@ def load_images(
     order: Order,
     source: PixelSource | FileSource,
     augmentation: Augmentation,
-    finish: Callable[[tf.data.Dataset], tf.data.Dataset],
+    finish: Finish,
     *,
     batch_size: int,
     max_skipped: int,
-) -> Iterator[dict[str, np.ndarray]]:
-    """One image for each position from start to stop, the same at every time.
+) -> Iterator[HostBatch]:
+    """Loads one image for each position from `start` up to `stop`, as a pure function of the position.
 
-    An image that cannot be decoded is replaced by the next in its position's order that can, up to `max_skipped` of
-    them and 15 in a row, and named on stderr.
+    An image that cannot be decoded is reported on stderr and replaced by the next one in the order that can, at most
+    `max_skipped` times in all and 15 times in a row.
 
-    finish: what is done to the batches of {"image", "label", "index"}.
+    Args:
+      start: the first position.
+      stop: one past the last position.
+      order: chooses the image and the seed of a position.
+      source: the images.
+      augmentation: what happens to each image.
+      finish: applied to the dataset of batches of {"image", "label", "index"}.
+      batch_size: images in a batch.
+      max_skipped: how many images that cannot be decoded are skipped before it fails.
 
-    Yields batches as numpy arrays; the last holds what is left.
+    Yields:
+      What `finish` makes of the batches, as numpy arrays.  The last batch may be smaller.
 
-    Raises, while iterating:
-      InputError: a broken image too many, by its name.
+    Raises:
+      InputError: too many images are broken; the message names the last one (raised while iterating).
     """
     if not isinstance(source, FileSource):
         images = _from_memory(_positions(start, stop), order, source, augmentation)
         return numpy_batches(finish(images.batch(batch_size)))
 
-    def stream(start, attempts):
+    def stream(start: int, attempts: int) -> Iterator[HostBatch]:
         images = _from_files(_positions(start, stop), order, source, augmentation, attempts)
         return numpy_batches(finish(images.batch(batch_size)))
 
-    return _decodable(stream(start, 0), start, stream, source, augmentation, batch_size, max_skipped)
+    return _decodable(stream(start, 0), start, stream, source, augmentation, max_skipped)
 
 
-def numpy_batches(dataset: tf.data.Dataset) -> Iterator:
-    """Runs a dataset ahead of whoever iterates over it, on threads of its own."""
+def numpy_batches(dataset: tf.data.Dataset) -> Iterator[Any]:
+    """Iterates over a dataset's elements as numpy arrays, preparing a few in advance on threads of its own."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = CORES
     options.threading.max_intra_op_parallelism = 1
-    options.autotune.enabled = False  # nothing here is to be tuned, and its thread can delay an exit by a minute
+    options.autotune.enabled = False  # there is nothing to tune, and its thread can delay the exit by a minute
     return dataset.prefetch(_PREFETCH).with_options(options).as_numpy_iterator()
 
 
-def _decodable(fast, start, stream, source, augmentation, batch_size, max_skipped):
-    """Takes the fast stream up to the first image that it cannot decode, and from there the one that tries others.
+def _decodable(
+    fast: Iterator[HostBatch],
+    start: int,
+    stream: Callable[[int, int], Iterator[HostBatch]],
+    source: FileSource,
+    augmentation: Augmentation,
+    max_skipped: int,
+) -> Iterator[HostBatch]:
+    """Uses the fast stream up to the first broken image, and then the slower one that replaces broken images.
 
-    Both give the same batches where both can, since each image is a function of its position.
+    Up to there both give the same batches, because each image is a function of its position.
     """
     try:
         for batch in fast:
@@ -78,9 +97,11 @@ def _decodable(fast, start, stream, source, augmentation, batch_size, max_skippe
     yield from _count_broken(careful, source, augmentation, max_skipped)
 
 
-def _count_broken(stream, source, augmentation, max_skipped):
-    """Takes "broken" and "wanted" out of the batches, and names the images that they tell of."""
-    known = set()
+def _count_broken(
+    stream: Iterator[HostBatch], source: FileSource, augmentation: Augmentation, max_skipped: int
+) -> Iterator[HostBatch]:
+    """Removes "broken" and "wanted" from the batches, and reports the images that they mark."""
+    known: set[int] = set()
     for batch in stream:
         broken, wanted = batch.pop("broken"), batch.pop("wanted")
         for index in sorted(set(wanted[broken > 0].tolist()) - known):
@@ -97,53 +118,59 @@ def _count_broken(stream, source, augmentation, max_skipped):
         yield batch
 
 
-def _positions(start, stop):
+def _positions(start: int, stop: int) -> tf.data.Dataset:
     return tf.data.Dataset.range(start, stop)
 
 
-def _from_memory(positions, order, source, augmentation):
+def _from_memory(
+    positions: tf.data.Dataset, order: Order, source: PixelSource, augmentation: Augmentation
+) -> tf.data.Dataset:
     draw, labels = source.drawer(augmentation), tf.constant(source.labels)
 
-    @tf.autograph.experimental.do_not_convert  # conversion would wrap the InputError of an augmentation
-    def load(position):
+    @tf.autograph.experimental.do_not_convert  # AutoGraph would wrap an augmentation's InputError in its own error
+    def load(position: tf.Tensor) -> dict[str, tf.Tensor]:
         index, key = order(position)
         return {"image": draw(index, key), "label": labels[index], "index": tf.cast(index, tf.int32)}
 
     return positions.map(load, num_parallel_calls=CORES)
 
 
-def _from_files(positions, order, source, augmentation, attempts):
-    """Reads records in chunks and decodes them; with attempts, what fails is replaced instead of raised.
+def _from_files(
+    positions: tf.data.Dataset, order: Order, source: FileSource, augmentation: Augmentation, attempts: int
+) -> tf.data.Dataset:
+    """Reads records in chunks and decodes them.
 
-    Then "wanted" () is the place in the source of the image that should have come, and "broken" () how many could not
-    be decoded: 0, or as many as there were attempts, and the image is black.
+    With attempts=0, an image that cannot be decoded raises a TensorFlow error.  Otherwise the next images in the order
+    replace it, up to that many images are tried, and the examples have two more entries: "wanted" (), the index of the
+    image that belongs to the position, and "broken" (), how many images before the chosen one could not be decoded.  If
+    none could be, "broken" equals `attempts` and the image is black.
     """
     rows = tf.constant(source.rows)
 
     @tf.autograph.experimental.do_not_convert
-    def draw(position):
+    def choose(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return position, *order(position)
 
     @tf.autograph.experimental.do_not_convert
-    def read(position, index, key):
+    def read(position: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         del position
         return index, key, source.read(tf.gather(rows, index))
 
     @tf.autograph.experimental.do_not_convert
-    def decode(index, key, record):
+    def decode(index: tf.Tensor, key: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
         encoded, label = source.parse(rows[index], record)
         image = augmentation.of_encoded(encoded, key)
         return {"image": image, "label": label, "index": tf.cast(index, tf.int32)}
 
     @tf.autograph.experimental.do_not_convert
-    def decode_first(position, index, key):
+    def decode_first(position: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
         del key
         wanted = tf.cast(index, tf.int32)
 
         @tf.autograph.experimental.do_not_convert
-        def attempt(broken):
-            chosen, seed = order(position, broken)
-            image = decode(chosen, seed, source.read(rows[chosen][None])[0])
+        def attempt(broken: tf.Tensor) -> dict[str, tf.Tensor]:
+            candidate, seed = order(position, broken)
+            image = decode(candidate, seed, source.read(rows[candidate][None])[0])
             return image | {"wanted": wanted, "broken": broken}
 
         black = tf.zeros((augmentation.resolution, augmentation.resolution, 3), tf.uint8)
@@ -157,7 +184,7 @@ def _from_files(positions, order, source, augmentation, attempts):
         candidates = tf.data.Dataset.range(attempts).map(attempt).ignore_errors()
         return candidates.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
 
-    drawn = positions.map(draw, num_parallel_calls=CORES)
+    chosen = positions.map(choose, num_parallel_calls=CORES)
     if attempts:
-        return drawn.map(decode_first, num_parallel_calls=CORES)
-    return drawn.batch(_CHUNK).map(read, num_parallel_calls=CORES).unbatch().map(decode, num_parallel_calls=CORES)
+        return chosen.map(decode_first, num_parallel_calls=CORES)
+    return chosen.batch(_CHUNK).map(read, num_parallel_calls=CORES).unbatch().map(decode, num_parallel_calls=CORES)

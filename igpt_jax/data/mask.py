@@ -1,4 +1,4 @@
-"""Masks as pictures: which pixels are to be filled."""
+"""Reads masks from image files: white marks the pixels to fill in."""
 
 import pathlib
 
@@ -9,10 +9,17 @@ from igpt_jax.errors import InputError
 
 
 def read_mask(path: pathlib.Path, resolution: int) -> np.ndarray:
-    """Reads which pixels to hide: the bright ones of a picture.  Returns (resolution, resolution) bool.
+    """Reads a mask from an image file: pixels with a gray level above 127 are to be filled in.
+
+    Args:
+      path: an image file of resolution x resolution pixels, in any format that Pillow reads.
+      resolution: side of the images that the model sees, in pixels.
+
+    Returns:
+      (resolution, resolution) bool, True where a pixel is to be filled in.
 
     Raises:
-      InputError: a file that cannot be read, or a mask of another size.
+      InputError: the file cannot be read, or the mask has another size.
     """
     try:
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""The palette: images to color tokens in raster order, and back."""
+"""The palette: converts images to color tokens in raster order, and back."""
 
 import contextlib
 import dataclasses
@@ -12,28 +12,28 @@ import numpy as np
 
 from igpt_jax.errors import InputError
 
-_CELL = 8  # levels a side of the cells that share their candidate colors: 8 builds fastest for 512 colors
-
-_CHUNK = 2**17  # pixels that are encoded at once, in the cache
+_CELL = 8  # levels a side of the cells of pixels that share candidate colors; 8 builds fastest for 512 colors
+_CHUNK = 2**17  # pixels that are encoded at once, few enough for the CPU's cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Palette:
-    """v colors that stand for all 16.7 million; palettes of equal colors are equal.
+    """A table of v colors that represent all 16.7 million; palettes with equal colors compare equal.
 
     Attributes:
-      colors: (v, 3) float32 RGB in [-1, 1], 1 <= v <= 65536; token i paints with row i.
+      colors: (v, 3) float32 RGB in [-1, 1], 1 <= v <= 65536; row i is the color of token i.
 
     Raises:
-      InputError: another shape, a value that is not finite, or one outside [-1, 1].
+      InputError: the colors have another shape, or a value that is not finite or outside [-1, 1].
 
-    Source: the released kmeans_centers.npy holds 512 colors in this scale (paper, section 3.2).
+    Reference:
+      Paper, section 3.2; the released kmeans_centers.npy holds 512 colors on this scale.
     """
 
     colors: np.ndarray
     _directory: pathlib.Path | None = dataclasses.field(default=None, init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         colors = np.array(self.colors, np.float32)
         if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= len(colors) <= 65536:
             raise InputError(f"palette colors have shape {colors.shape}; expected (v, 3) with v in 1..65536")
@@ -49,44 +49,53 @@ class Palette:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Palette":
-        """Reads the .npy file that `save` wrote, or the released one.  Raises InputError if it holds no palette."""
+        """Reads a palette from an .npy file that `save` wrote, or from the released one.
+
+        Raises:
+          InputError: there is no such file, or it holds no palette.
+        """
         try:
             palette = cls(np.load(path, allow_pickle=False))
         except FileNotFoundError:
             raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colors in [-1, 1]") from None
-        except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds
+        except Exception as error:  # numpy reads the header with Python's parser, which raises many types
             raise InputError(f"{path} is not a palette: {error}") from error
         object.__setattr__(palette, "_directory", pathlib.Path(path).parent)
         return palette
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the colors as .npy; a reader finds the old file or the whole new one, never a part."""
+        """Writes the colors to an .npy file, atomically: readers see the old file or the whole new one."""
         path = pathlib.Path(path)
         _write_array(path, self.colors)
         object.__setattr__(self, "_directory", path.parent)
 
     @functools.cached_property
     def hash(self) -> str:
-        """16 hex digits that name these colors: the start of the SHA-256 of their float32 bytes."""
+        """Identifies the colors: the first 16 hex digits of the SHA-256 of their float32 bytes."""
         return hashlib.sha256(self.colors.astype("<f4").tobytes()).hexdigest()[:16]
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Palette) and self.hash == other.hash
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.hash)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.colors)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Names every pixel's nearest color exactly, the lowest token on a tie.
+        """Replaces every pixel by the token of its nearest color, exactly; the lowest token wins a tie.
 
-        images: (b, r, r, 3) uint8 RGB in 0..255.  Returns (b, r*r) int32 in [0, v), in raster order.  Nearest is
-        by squared distance in the scale of the colors, x / 127.5 - 1, in float64.  The first call builds `table`.
+        Distances are squared, on the scale of the colors (x / 127.5 - 1), in float64.  The first call builds `table`.
+
+        Args:
+          images: (b, r, r, 3) uint8 RGB in 0..255.
+
+        Returns:
+          (b, r*r) int32 in [0, v), in raster order.
 
         Raises:
-          InputError: another dtype or shape.
+          InputError: the images have another dtype or shape.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8:
@@ -96,7 +105,7 @@ class Palette:
         levels, tokens = images.reshape(-1, 3), np.empty(images.size // 3, np.int32)
         for start in range(0, len(tokens), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            # Each pixel and the byte after it are one little-endian number: red, green, blue, and what is masked out.
+            # Reads each pixel and the byte after it as one little-endian number, and masks out that fourth byte.
             padded = np.append(levels[chunk], np.uint8(0))
             codes = np.ndarray(len(padded) // 3, "<u4", padded, strides=(3,)).astype(np.intp)
             codes &= 0xFFFFFF
@@ -104,12 +113,16 @@ class Palette:
         return tokens.reshape(len(images), -1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Paints tokens with their colors.
+        """Replaces every token by its color.
 
-        tokens: (b, r*r) integers in [0, v), in raster order.  Returns (b, r, r, 3) uint8, rint(127.5 * (c + 1)).
+        Args:
+          tokens: (b, r*r) integers in [0, v), in raster order.
+
+        Returns:
+          (b, r, r, 3) uint8 RGB in 0..255, which is rint(127.5 * (color + 1)).
 
         Raises:
-          InputError: a length that is not a square, or a token without a color.
+          InputError: the tokens have another shape or dtype, or one is outside [0, v).
         """
         tokens = np.asarray(tokens)
         side = round(tokens.shape[-1] ** 0.5) if tokens.ndim == 2 else 0
@@ -127,7 +140,8 @@ class Palette:
     def table(self) -> np.ndarray:
         """The nearest color of every uint8 pixel: (2**24,) uint16, indexed by red | green << 8 | blue << 16.
 
-        A palette that was loaded or saved keeps it beside its file as HASH.nearest.npy, 32 MiB that may be deleted.
+        A palette that was loaded or saved caches the table next to its file as HASH.nearest.npy (32 MiB), which may be
+        deleted at any time.
         """
         cache = self._directory and self._directory / f"{self.hash}.nearest.npy"
         if cache and (table := _read_table(cache)) is not None:
@@ -135,13 +149,15 @@ class Palette:
         table = self._build_table()
         table.setflags(write=False)
         if cache:
-            with contextlib.suppress(OSError):  # a directory that is full or not ours
+            with contextlib.suppress(OSError):  # the directory may be full or read-only
                 _write_array(cache, table)
         return table
 
-    def _build_table(self):
-        """Exact: floating-point addition is monotone, so within a cell of 8x8x8 pixels a color whose least distance
-        exceeds another's greatest can win nowhere; six of 512 remain on average.
+    def _build_table(self) -> np.ndarray:
+        """Searches each cell of 8x8x8 pixels only among the colors that can be nearest there, about 6 of 512.
+
+        The result is exact.  A color cannot be nearest anywhere in a cell if its least distance to the cell exceeds
+        another color's greatest.  Floating-point addition is monotone, so this holds for rounded distances too.
         """
         scale = np.arange(256)[:, None] / 127.5 - 1
         distances = (scale - self.colors.T.astype(np.float64)[:, None, :]) ** 2  # (channel, level, color)
@@ -161,15 +177,15 @@ class Palette:
         return table.reshape(-1)
 
 
-def _read_table(path):
+def _read_table(path: pathlib.Path) -> np.ndarray | None:
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # as in `Palette.load`; a damaged one is made anew
+    except Exception:  # as in `Palette.load`; a damaged table is rebuilt
         return None
     return table if table.shape == (2**24,) and table.dtype == np.uint16 else None
 
 
-def _write_array(path, array):
+def _write_array(path: pathlib.Path, array: np.ndarray) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:

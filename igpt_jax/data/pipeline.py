@@ -1,4 +1,4 @@
-"""The tf.data pipeline: a source's images as batches of color tokens, each a pure function of seed and step."""
+"""The tf.data pipeline: streams batches of color tokens, each batch a pure function of the seed and the step."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,12 @@ import numpy as np
 
 from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
-from igpt_jax.data.loading import load_images, numpy_batches
+from igpt_jax.data.loading import Order, load_images, numpy_batches
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
+from igpt_jax.types import HostBatch
 
 
 def batches(
@@ -24,21 +25,31 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     max_skipped: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
-    """An endless stream of training batches, where that of step s depends on seed and s alone.
+) -> Iterator[HostBatch]:
+    """Streams training batches without end; the batch of step s depends only on the seed and s.
 
-    The stream can therefore start at any step, and the batches of all processes, put together in their order, are
-    the one-process batch.  Every epoch visits every image once, in an order and with augmentations of its own.  An
-    image that cannot be decoded is replaced by the next of its epoch's order that can, up to `max_skipped` of them.
+    The stream can therefore start at any step.  The batches of all processes, concatenated in the order of the
+    processes, equal the batch of a single process.  Every epoch visits every image once, in a different order and with
+    different augmentations.  An image that cannot be decoded is replaced by the next one in the epoch's order that can.
 
-    batch_size: images a step, over all processes.  start_step: the step of the first batch.
+    Args:
+      source: the images, or their tokens.
+      palette: encodes the images; must be the one that made the tokens of a token source.
+      augmentation: what happens to each image; skipped for a token source.
+      seed: of the order and of the augmentations.
+      batch_size: images in a step, over all processes.
+      start_step: the step of the first batch.
+      process_index: which share of each batch to load, 0 to process_count - 1.
+      process_count: number of processes that share each batch.
+      max_skipped: how many images that cannot be decoded are skipped before it fails.
 
-    Yields, with b = batch_size / process_count: "tokens" (b, r*r) int32 in [0, v), "label" (b,) int32, and "index"
-    (b,) int32, the image's place in the source.
+    Yields:
+      With b = batch_size / process_count: "tokens" (b, r*r) int32 in [0, v), "label" (b,) int32, and "index" (b,)
+      int32, the index of each image in the source.
 
     Raises:
-      InputError: a batch that the processes cannot share equally; images that the augmentation refuses; while
-        iterating, a broken image too many, by its name, or tokens of another palette.
+      InputError: the processes cannot share the batch equally, the augmentation cannot use the images, or (while
+        iterating) too many images are broken or the tokens do not fit the palette.
     """
     if batch_size % process_count:
         nearest = max(1, round(batch_size / process_count)) * process_count
@@ -48,11 +59,12 @@ def batches(
     local_size, images = batch_size // process_count, len(source)
     local_start = process_index * local_size
 
-    def order(position, skipped=0):  # position counts this process's images, over all steps
-        step, place = position // local_size, position % local_size
-        drawn = step * batch_size + local_start + place
-        epoch, rank = drawn // images, (drawn + skipped) % images
-        # index_shuffle needs mixed bits: seeded with plain counters, its orders are far from uniform.
+    def order(position: tf.Tensor, skipped: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+        # `position` counts the images of this process over all steps; `number` counts those of all processes.
+        step, row = position // local_size, position % local_size
+        number = step * batch_size + local_start + row
+        epoch, rank = number // images, (number + skipped) % images
+        # index_shuffle needs well-mixed bits: its orders are far from uniform if consecutive integers seed it.
         key = tf.random.stateless_uniform((2,), tf.stack([seed, epoch]), minval=None, maxval=None, dtype=tf.int64)
         index = tf.random.experimental.index_shuffle(rank, key, images - 1)
         return index, tf.random.experimental.stateless_fold_in(key, index)
@@ -71,15 +83,26 @@ def examples(
     seed: int = 0,
     start: int = 0,
     max_skipped: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Passes over the source in its order, each image augmented in a way fixed by its place, the pass and the seed.
+) -> Iterator[HostBatch]:
+    """Streams one or more epochs in the order of the source, for evaluation and for probes.
 
-    start: images left out at the beginning, over all passes.  seed: 0 to 2**31 - 1.
+    The augmentation of an image depends only on its index, the epoch and the seed.
 
-    Yields what `batches` does; the last batch holds what is left.
+    Args:
+      source: the images, or their tokens.
+      palette: encodes the images; must be the one that made the tokens of a token source.
+      augmentation: what happens to each image; skipped for a token source.
+      batch_size: images in a batch.
+      epochs: how often to go through the source.
+      seed: of the augmentations, 0 to 2**31 - 1.
+      start: how many images to leave out at the beginning, counted over all epochs.
+      max_skipped: how many images that cannot be decoded are skipped before it fails.
+
+    Yields:
+      "tokens", "label" and "index" as in `batches`.  The last batch may be smaller.
 
     Raises:
-      InputError: as `batches`.
+      InputError: as in `batches`.
     """
     span = (start, epochs * len(source))
     return _tokens(span, _in_order(len(source), seed), source, palette, augmentation, batch_size, max_skipped)
@@ -92,52 +115,90 @@ def originals(
     batch_size: int,
     max_skipped: int = 0,
     shuffle_seed: int | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
-    """One pass over the source as pictures: "image" (b, r, r, 3) uint8, and "label" and "index" as in `batches`.
+) -> Iterator[HostBatch]:
+    """Streams one epoch of images instead of tokens.
 
-    shuffle_seed: of a random order; None keeps the source's.
+    Args:
+      source: the images; not a token source.
+      augmentation: what happens to each image.
+      batch_size: images in a batch.
+      max_skipped: how many images that cannot be decoded are skipped before it fails.
+      shuffle_seed: of a random order; None keeps the order of the source.
+
+    Yields:
+      "image" (b, r, r, 3) uint8 RGB in 0..255, and "label" and "index" as in `batches`.  The last batch may be smaller.
 
     Raises:
-      InputError: as `batches`; the source holds tokens.
+      InputError: the source holds tokens, or as in `batches`.
     """
     if isinstance(source, TokenSource):
-        raise InputError("this source holds tokens, no images; name the images' own source")
+        raise InputError("this source holds tokens, not images; name the source of the images")
     in_order, images = _in_order(len(source), 0), len(source)
 
-    def shuffled(position, skipped=0):
+    def shuffled(position: tf.Tensor, skipped: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
         key = tf.random.stateless_uniform((2,), (shuffle_seed, 0), minval=None, maxval=None, dtype=tf.int64)
         return in_order(tf.random.experimental.index_shuffle((position + skipped) % images, key, images - 1))
 
     order = in_order if shuffle_seed is None else shuffled
-    options = {"batch_size": batch_size, "max_skipped": max_skipped}
-    return load_images(0, images, order, source, augmentation, lambda dataset: dataset, **options)
+    return load_images(
+        0,
+        images,
+        order,
+        source,
+        augmentation,
+        finish=lambda dataset: dataset,
+        batch_size=batch_size,
+        max_skipped=max_skipped,
+    )
 
 
-def _in_order(images, seed):
-    def order(position, skipped=0):
+def _in_order(images: int, seed: int) -> Order:
+    def order(position: tf.Tensor, skipped: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
         index = (position + skipped) % images
         return index, tf.stack([seed * 2**32 + position // images, index])
 
     return order
 
 
-def _tokens(span, order, source, palette, augmentation, batch_size, max_skipped):
+def _tokens(
+    span: tuple[int, int],
+    order: Order,
+    source: Source,
+    palette: Palette,
+    augmentation: Augmentation,
+    batch_size: int,
+    max_skipped: int,
+) -> Iterator[HostBatch]:
     if isinstance(source, TokenSource):
         return _stored_tokens(span, order, source, palette, augmentation, batch_size)
     table = tf.constant(palette.table)
 
     @tf.autograph.experimental.do_not_convert
-    def encode(batch):
+    def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         image = batch.pop("image")
         red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
         tokens = tf.gather(table, red + green * 2**8 + blue * 2**16)
         return {"tokens": tf.reshape(tf.cast(tokens, tf.int32), (-1, image.shape[1] * image.shape[2]))} | batch
 
-    options = {"batch_size": batch_size, "max_skipped": max_skipped}
-    return load_images(*span, order, source, augmentation, lambda dataset: dataset.map(encode), **options)
+    return load_images(
+        *span,
+        order,
+        source,
+        augmentation,
+        finish=lambda dataset: dataset.map(encode),
+        batch_size=batch_size,
+        max_skipped=max_skipped,
+    )
 
 
-def _stored_tokens(span, order, source, palette, augmentation, batch_size):
+def _stored_tokens(
+    span: tuple[int, int],
+    order: Order,
+    source: TokenSource,
+    palette: Palette,
+    augmentation: Augmentation,
+    batch_size: int,
+) -> Iterator[HostBatch]:
     if source.resolution != augmentation.resolution:
         raise InputError(
             f"the tokens are of {source.resolution}x{source.resolution} images, but "
@@ -148,7 +209,7 @@ def _stored_tokens(span, order, source, palette, augmentation, batch_size):
     return _read_tokens(numpy_batches(indices), source, palette)
 
 
-def _read_tokens(indices, source, palette):
+def _read_tokens(indices: Iterator[np.ndarray], source: TokenSource, palette: Palette) -> Iterator[HostBatch]:
     for index in indices:
         tokens = source.read(index)
         if tokens.min() < 0 or tokens.max() >= len(palette):

@@ -1,9 +1,11 @@
-"""TFDS image sets: prepared once as array_record files, then read at random places."""
+"""TFDS image sets: prepared once as array_record files, which allow random access."""
 
 import contextlib
 import functools
 import io
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,34 +16,40 @@ from igpt_jax.data.tensorflow import tf, tfds
 from igpt_jax.errors import InputError
 
 _OWN = {"digits": builders.Digits, "emoji": builders.Emoji}
-_MEMORY = 2**30  # bytes: images of one size that take no more are decoded once
+_MEMORY = 2**30  # bytes; images of one size that take no more together are decoded once and stay in memory
 _CHUNK = 64  # records that are read at once
 
 
 def prepare(name: str, directory: str = "", config: tfds.core.BuilderConfig | None = None) -> tfds.core.DatasetBuilder:
-    """Prepares a set as array_record files, unless the directory holds them already; a download shows its progress.
+    """Prepares a data set as array_record files, unless the directory holds them already.
 
-    name: "digits", "emoji", or what `tfds.builder` takes.  directory: TFDS's data_dir; "" is TFDS's own default.
-    config: which of a builder's data sets, such as that of `describe_emoji`; None: its default.
+    The progress of a download is shown on stderr.
+
+    Args:
+      name: "digits", "emoji", or a name that `tfds.builder` takes.
+      directory: TFDS's data_dir; "" is TFDS's own default.
+      config: which of a builder's data sets, such as the one that `describe_emoji` returns; None is its default.
+
+    Returns:
+      The builder of the prepared data set.
 
     Raises:
-      InputError: an unknown set, one without images, one prepared in another file format, or one that cannot be
-        downloaded or written.
+      InputError: the data set is unknown, was prepared in another file format, or cannot be downloaded or written.
     """
     if not _builder(name, directory, config=config).is_prepared():
         builder = _builder(name, directory, config=config, file_format="array_record")
         try:
             with _announced(name, builder):
                 builder.download_and_prepare()
-        except Exception as error:  # whatever a set's own code raises for a missing or damaged download
-            # Another process may have moved the same files into place first.
+        except Exception as error:  # a builder may raise anything if a download is missing or damaged
+            # Another process may have prepared the same files in the meantime.
             if not _builder(name, directory, config=config).is_prepared():
                 raise InputError(f"cannot prepare {name} in data.directory={directory!r}: {error}") from error
     builder = _builder(name, directory, config=config)
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise InputError(
-            f"{builder.data_dir} is prepared as {', '.join(formats)}, which cannot be read at random places; prepare "
+            f"{builder.data_dir} is prepared as {', '.join(formats)}, which allows no random access; prepare "
             f'it again, from the same download, with: python -c "import tensorflow_datasets as tfds; '
             f"tfds.builder({name!r}, data_dir='NEW', file_format='array_record')"
             f".download_and_prepare(download_dir='{builder.data_dir_root / 'downloads'}')\", and set data.directory=NEW"
@@ -50,10 +58,17 @@ def prepare(name: str, directory: str = "", config: tfds.core.BuilderConfig | No
 
 
 def open_split(builder: tfds.core.DatasetBuilder, split: str) -> MemorySource | FileSource:
-    """One split of a prepared set, in memory if its images have one size and take at most 1 GiB.
+    """Opens one split of a prepared data set, in memory if its images have one size and take at most 1 GiB.
+
+    Args:
+      builder: the builder of a data set that `prepare` prepared.
+      split: a split of that data set in TFDS's notation, such as "train" or "train+validation".
+
+    Returns:
+      The images in the order of their records.
 
     Raises:
-      InputError: the set has no uint8 image, or no such image can be decoded.
+      InputError: the data set has no uint8 image, or an image to be held in memory cannot be decoded.
     """
     image, label = _keys(builder)
     features = builder.info.features
@@ -62,22 +77,22 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> MemorySource | 
         {label: tf.io.FixedLenFeature((), tf.int64)} if label else {}
     )
 
-    def read_one(row):
+    def read_one(row: int) -> bytes:
         try:
             return records[int(row)]
-        except (RuntimeError, ValueError):  # damaged on the disk; empty, it is named where it would be decoded
+        except (RuntimeError, ValueError):  # damaged on disk; the decoder then reports the empty record
             return b""
 
-    def read(rows):
-        found = tf.numpy_function(
+    def read(rows: tf.Tensor) -> tf.Tensor:
+        encoded = tf.numpy_function(
             lambda rows: np.array([read_one(row) for row in rows], object), [rows], tf.string, stateful=False
         )
-        return tf.ensure_shape(found, rows.shape)
+        return tf.ensure_shape(encoded, rows.shape)
 
-    def parse(row, record):
+    def parse(row: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         del row
-        found = tf.io.parse_single_example(record, keys)
-        return found[image], tf.cast(found[label], tf.int32) if label else tf.constant(0)
+        example = tf.io.parse_single_example(record, keys)
+        return example[image], tf.cast(example[label], tf.int32) if label else tf.constant(0)
 
     source = FileSource(
         rows=np.arange(len(records)),
@@ -91,7 +106,7 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> MemorySource | 
     return _into_memory(source) if small else source
 
 
-def _builder(name, directory, **options):
+def _builder(name: str, directory: str, **options: Any) -> tfds.core.DatasetBuilder:
     try:
         create = _OWN.get(name) or functools.partial(tfds.builder, name)
         return create(data_dir=directory or None, **options)
@@ -105,8 +120,8 @@ def _builder(name, directory, **options):
 
 
 @contextlib.contextmanager
-def _announced(name, builder):
-    """The own sets take seconds, and say nothing; TFDS's words and bars about the others go to stderr."""
+def _announced(name: str, builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Shows TFDS's output on stderr, except for this package's own data sets, which take only seconds to prepare."""
     if name in _OWN:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
@@ -120,8 +135,8 @@ def _announced(name, builder):
         tfds.disable_progress_bar()
 
 
-def _keys(builder):
-    """The names of a set's image and, if it has one, of its label."""
+def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str | None]:
+    """The names of a data set's image feature and of its label feature, which may be missing."""
     features = builder.info.features
     supervised = builder.info.supervised_keys or (None, None)
     image, label = (
@@ -133,10 +148,10 @@ def _keys(builder):
     return image, label
 
 
-def _into_memory(source):
+def _into_memory(source: FileSource) -> MemorySource:
     """Decodes every image of a source whose images have one size."""
 
-    def load(row, record):
+    def load(row: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = source.parse(row, record)
         return tf.io.decode_image(encoded, channels=3, expand_animations=False), label
 
@@ -151,7 +166,8 @@ def _into_memory(source):
     return MemorySource(images, labels, source.classes)
 
 
-def _count_whole(decoded):
+def _count_whole(decoded: tf.data.Dataset) -> int:
+    """How many images at the start of a dataset can be decoded."""
     count = 0
     with contextlib.suppress(tf.errors.OpError):
         for _ in decoded:

@@ -1,7 +1,7 @@
-"""Sources of images by name, and their splits as the paper makes them."""
+"""Opens sources of images by name, with the splits of the paper."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from igpt_jax.data.builders import describe_emoji
 from igpt_jax.data.folder import open_folder, split_folders
 from igpt_jax.data.photographs import open_photographs
 from igpt_jax.data.prepared import open_split, prepare
-from igpt_jax.data.records import BlendedSource, Source
+from igpt_jax.data.records import BlendedSource, FileSource, MemorySource, Source
 from igpt_jax.data.token_files import open_tokens
 from igpt_jax.errors import InputError
 
@@ -19,16 +19,26 @@ _PERMUTATION_SEED = 0
 
 
 def load_source(config: DataConfig, split: str) -> Source:
-    """Opens a split of `config.name`, preparing the data set first if need be.
+    """Opens a split of the source `config.name`, and prepares the data set first if necessary.
 
-    "train" and "validation" divide the training images by a fixed permutation: 4 % of ImageNet's are held out, and a
-    tenth of any other set's (paper, section 3.1); `config.fold_validation` puts them back.  "test" is the set's own
-    test split, or its validation split where the labels of the test images are not public or there are none; a set
-    without either, such as a plain folder, gives a tenth of its images.  Emoji and photographs have three splits of
-    their own; blended digits are those of digits on those of photographs.
+    "train" and "validation" divide the training images by a fixed permutation.  The validation split holds out 4 % of
+    ImageNet and 10 % of any other data set; `config.fold_validation` returns those images to "train".  "test" is the
+    data set's own test split.  If it has none, or its test labels are not public, "test" is its validation split.  A
+    data set with neither, such as a plain folder, holds out 10 % of its images as "test".  Emoji and photographs define
+    their own three splits.  Blended digits combine a split of digits with the same split of photographs.
+
+    Args:
+      config: the data section of the config.
+      split: "train", "validation" or "test".
+
+    Returns:
+      The images of the split, in a fixed order.
 
     Raises:
-      InputError: an unknown name or split, an empty one, or what its files raise.
+      InputError: the name or the split is unknown, the split is empty, or its files cannot be used.
+
+    Reference:
+      Paper, section 3.1.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r} is not known; choose one of {', '.join(SPLITS)}")
@@ -44,6 +54,7 @@ def load_source(config: DataConfig, split: str) -> Source:
         return open_photographs(split, fold_validation=config.fold_validation)
     if kind == "blended_digits":
         digits = load_source(dataclasses.replace(config, name="digits"), split)
+        assert isinstance(digits, MemorySource)  # 8x8 images fit in memory
         return BlendedSource(digits, open_photographs(split, fold_validation=config.fold_validation))
     if kind == "emoji":
         both = "train+validation" if split == "train" and config.fold_validation else split
@@ -53,17 +64,20 @@ def load_source(config: DataConfig, split: str) -> Source:
 
 
 def split_names(config: DataConfig) -> tuple[str, ...]:
-    """The splits that a set of images has: without "validation" where nothing is held out."""
+    """The splits of a source; without "validation" if no training images are held out."""
     return SPLITS if _held_out(config) else ("train", "test")
 
 
-def _held_out(config):
+def _held_out(config: DataConfig) -> float:
+    """The fraction of the training images that validation holds out."""
     if config.fold_validation:
         return 0.0
-    return 0.04 if config.name == "imagenet2012" else 0.1  # of the training images
+    return 0.04 if config.name == "imagenet2012" else 0.1
 
 
-def _divide(config: DataConfig, split: str, available, open_one: Callable[[str], Source]) -> Source:
+def _divide(
+    config: DataConfig, split: str, available: Collection[str], open_one: Callable[[str], MemorySource | FileSource]
+) -> MemorySource | FileSource:
     public = ("validation",) if config.name.startswith("imagenet2012") else ("test", "validation")
     test = next((name for name in public if name in available), None)
     if split == "test" and test:

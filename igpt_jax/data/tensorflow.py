@@ -1,9 +1,9 @@
-"""TensorFlow as this package uses it: for tf.data on the host, quiet, and blind to accelerators, which JAX owns."""
+"""TensorFlow, set up for tf.data on the host only: quiet, and without access to the accelerators, which JAX uses."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of no use to tf.data, and noisy
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # prints a notice, and does not help tf.data
 
 import tensorflow as tf
 import tensorflow_datasets as tfds

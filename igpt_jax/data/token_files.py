@@ -1,10 +1,11 @@
-"""Images that are tokens already: shards written by `python -m igpt_jax tokens`, and OpenAI's .npy files."""
+"""Reads and writes images stored as tokens: the shards of `python -m igpt_jax tokens`, and OpenAI's .npy files."""
 
 import json
 import operator
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import tqdm
@@ -13,21 +14,29 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
 from igpt_jax.errors import InputError
 from igpt_jax.files import make_directory
+from igpt_jax.types import HostBatch
 
 MANIFEST, PALETTE = "manifest.json", "palette.npy"
 _OPENAI = {"train": "tr", "validation": "va", "test": "te"}
-_PLAN = "manifest.partial.json"  # what an unfinished directory will hold
+_PLAN = "manifest.partial.json"  # describes what an unfinished directory will hold
 _SCAN = 8192  # labels that are read at once
-_SHARD = 2**14  # images in a shard; batches are a divisor of it
+_SHARD = 2**14  # images in a shard; a multiple of the batch size of the streams
 
 
 def open_tokens(path: str, split: str, *, fold_validation: bool = False) -> TokenSource:
-    """Opens a split of a directory that `write_tokens` made, or of OpenAI's files.
+    """Opens a split of a directory that `write_tokens` wrote, or of OpenAI's files.
 
-    path: the directory, or what OpenAI's names begin with: DIR/imagenet for DIR/imagenet_trX.npy and its siblings.
+    Args:
+      path: the directory, or the prefix of OpenAI's files: DIR/imagenet for DIR/imagenet_trX.npy and so on.
+      split: "train", "validation" or "test".
+      fold_validation: whether "train" includes the validation images.  A directory must have been written so.
+
+    Returns:
+      The tokens in the order of the files, memory-mapped.
 
     Raises:
-      InputError: there are no such files, one is damaged, or the palette is not the one that the manifest names.
+      InputError: there are no such files, one is damaged, the palette is not the one that the manifest names, or the
+        directory was written without `fold_validation`.
     """
     root = pathlib.Path(path).expanduser()
     if (root / MANIFEST).exists():
@@ -43,36 +52,36 @@ def open_tokens(path: str, split: str, *, fold_validation: bool = False) -> Toke
     return TokenSource([tokens for tokens, *_ in opened], np.concatenate([labels for _, labels, _ in opened]), classes)
 
 
-def _open_openai(root, part):
-    """The tokens, the labels, and the width of one-hot labels (None: they are numbers; 0: there are none)."""
+def _open_openai(root: pathlib.Path, part: str) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """The tokens, the labels, and the width of one-hot labels (None if they are numbers; 0 if there are none)."""
     tokens = _load(root.with_name(f"{root.name}_{part}X.npy"))
     path = root.with_name(f"{root.name}_{part}Y.npy")
     if not path.exists():
         return tokens, np.zeros(len(tokens), np.int32), 0
-    given = _load(path, dimensions=(1, 2))
-    if len(given) != len(tokens):
-        raise InputError(f"{path} has {len(given)} labels for {len(tokens)} images; download both again")
-    if given.ndim == 1:
-        return tokens, np.asarray(given, np.int32), None
+    stored = _load(path, dimensions=(1, 2))
+    if len(stored) != len(tokens):
+        raise InputError(f"{path} has {len(stored)} labels for {len(tokens)} images; download both again")
+    if stored.ndim == 1:
+        return tokens, np.asarray(stored, np.int32), None
     return (
         tokens,
-        np.concatenate([_hot(path, given[i : i + _SCAN]) for i in range(0, len(given), _SCAN)]),
-        given.shape[1],
+        np.concatenate([_hot(path, stored[i : i + _SCAN]) for i in range(0, len(stored), _SCAN)]),
+        stored.shape[1],
     )
 
 
-def _hot(path, one_hot):
+def _hot(path: pathlib.Path, one_hot: np.ndarray) -> np.ndarray:
     labels = one_hot.argmax(axis=1).astype(np.int32)
     if not (np.count_nonzero(one_hot, axis=1) == 1).all():
         raise InputError(f"{path} is neither (n,) label numbers nor (n, classes) with a single non-zero entry a row")
     return labels
 
 
-def _load(path, dimensions=(2,)):
+def _load(path: pathlib.Path, dimensions: tuple[int, ...] = (2,)) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds
-        raise InputError(f"{path} is no array of numbers: {error}; write or download it again") from error
+    except Exception as error:  # numpy reads the header with Python's parser, which raises many types
+        raise InputError(f"{path} is not an array of numbers: {error}; write or download it again") from error
     if array.ndim not in dimensions:
         raise InputError(f"{path} has shape {array.shape}; expected {' or '.join(map(str, dimensions))} axes")
     if dimensions == (2,) and (
@@ -85,19 +94,24 @@ def _load(path, dimensions=(2,)):
 def write_tokens(
     directory: pathlib.Path,
     palette: Palette,
-    facts: dict,
-    splits: dict[str, tuple[int, Callable[[int], Iterator[dict[str, np.ndarray]]]]],
+    facts: dict[str, Any],
+    splits: dict[str, tuple[int, Callable[[int], Iterator[HostBatch]]]],
 ) -> None:
-    """Writes every split as shards of uint16 tokens with their labels, the palette, and last the manifest.
+    """Writes the palette, each split as shards of uint16 tokens with their labels, and finally the manifest.
 
-    facts: what made the tokens; kept in the manifest.  splits: the number of images of each split, and what streams
-    its "tokens" and "label" batches from an image on.  Called again after an interruption, it goes on after the last
-    whole shard.
+    When called again after an interruption, it continues after the last complete shard.
+
+    Args:
+      directory: where to write; created if necessary.
+      palette: the palette that encoded the images.
+      facts: how the tokens were made, as JSON values; stored in the manifest.
+      splits: for each split, the number of its images and a function from the index of the first image to a stream of
+        batches with "tokens" (b, r*r) and "label" (b,).
 
     Raises:
-      InputError: the directory holds tokens already, or some that other facts made.
+      InputError: the directory holds complete tokens, part of tokens that other facts made, or other files.
     """
-    plan = facts | {
+    plan: dict[str, Any] = facts | {
         "palette": palette.hash,
         "splits": {name: {"images": images} for name, (images, _) in splits.items()},
     }
@@ -115,20 +129,22 @@ def write_tokens(
     (directory / _PLAN).unlink()
 
 
-def _claim(directory, plan):
+def _claim(directory: pathlib.Path, plan: dict[str, Any]) -> None:
     if (directory / MANIFEST).exists():
         raise InputError(f"{directory} holds tokens already; give another --out, or remove it")
     if (directory / _PLAN).exists():
         if not _says(directory / _PLAN, plan):
-            raise InputError(f"{directory} holds the beginning of other tokens; give another --out, or remove it")
+            raise InputError(f"{directory} holds part of other tokens; give another --out, or remove it")
     elif directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty; give another --out")
     make_directory(directory)
     _save_json(directory / _PLAN, plan)
 
 
-def _in_shards(stream, bar):
-    tokens, labels, count = [], [], 0
+def _in_shards(stream: Iterator[HostBatch], bar: tqdm.tqdm) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    tokens: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    count = 0
     for batch in stream:
         tokens.append(batch["tokens"].astype(np.uint16))
         labels.append(batch["label"])
@@ -141,7 +157,7 @@ def _in_shards(stream, bar):
         yield np.concatenate(tokens), np.concatenate(labels)
 
 
-def _open_shards(root, split, fold_validation):
+def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> TokenSource:
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         splits = {
@@ -176,26 +192,26 @@ def _open_shards(root, split, fold_validation):
     return TokenSource(tokens, labels.astype(np.int32), classes, palette)
 
 
-def _labels(shard):
+def _labels(shard: pathlib.Path) -> pathlib.Path:
     return shard.with_suffix(".labels.npy")
 
 
-def _save(path, array):
+def _save(path: pathlib.Path, array: np.ndarray) -> None:
     _replace(path, lambda file: np.save(file, array))
 
 
-def _save_json(path, values):
+def _save_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     _replace(path, lambda file: file.write(f"{json.dumps(values, indent=2)}\n".encode()))
 
 
-def _says(path, values):
+def _says(path: pathlib.Path, values: dict[str, Any]) -> bool:
     try:
         return json.loads(path.read_bytes()) == values
     except ValueError:
         return False
 
 
-def _replace(path, write):
+def _replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with partial.open("wb") as file:
         write(file)

@@ -1,1 +1,1 @@
-"""Pictures of a run, for people who would rather look than read."""
+"""Figures and image sheets that show the results of a run."""

@@ -1,9 +1,11 @@
-"""Curves of a run: loss over steps, probe accuracy over layers and over labels."""
+"""Plots of a run and of experiments: loss by step, probe accuracy by layer and by number of labels, costs."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -13,7 +15,14 @@ INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
 
 def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], split: str, palette_size: int) -> None:
-    """Draws training and held-out loss over steps, in nats per token, and names the ln(v) of a uniform guess."""
+    """Plots the training loss and the held-out loss by step.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      metrics: the lines of the metrics file, each with "step" and any of "nats_per_token" and "SPLIT/nats_per_token".
+      split: the split of the held-out loss, such as "test".
+      palette_size: number of colors v; the title shows ln(v), the loss of a uniform guess in nats per token.
+    """
     title = f"Loss (a uniform guess over {palette_size} colors: {np.log(palette_size):.2f})"
     figure, axes = _axes(title, "step", "nats per token")
     for name, label, color in (("nats_per_token", "training", MUTED), (f"{split}/nats_per_token", split, ACCENT)):
@@ -26,7 +35,17 @@ def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], split:
 def plot_probe(
     path: pathlib.Path, layers: Sequence[int], curves: Mapping[str, Sequence[float]], baselines: Mapping[str, float]
 ) -> None:
-    """Draws probe accuracy (per cent) by layer, {name: one a layer}, above its baselines (the paper's figure 2)."""
+    """Plots linear probe accuracy by layer, with baselines as horizontal lines.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      layers: the layers, as numbers on the x axis.
+      curves: for each name, the test accuracy in percent of each layer.
+      baselines: for each name, a test accuracy in percent.
+
+    Reference:
+      Paper, figure 2.
+    """
     figure, axes = _axes("Linear probe", "layer of the features", "test accuracy (%)")
     for (name, accuracies), color in zip(curves.items(), (ACCENT, MUTED), strict=False):
         axes.plot(layers, accuracies, color=color, marker="o", label=name)
@@ -40,8 +59,17 @@ def plot_probe(
     _save(figure, path)
 
 
-def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str, Sequence[Mapping]]) -> None:
-    """Draws the accuracy of probes of few labels a class, {name: rows with "accuracy" and "std"} (its table 4)."""
+def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Plots the accuracy of linear probes that are trained on few labels.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      labels: numbers of labeled images per class, on the x axis.
+      curves: for each name, a mapping for each number of labels with "accuracy" and "std", in percent.
+
+    Reference:
+      Paper, table 4.
+    """
     figure, axes = _axes("Linear probe of few labels", "labeled images a class", "test accuracy (%)")
     for (name, rows), color in zip(curves.items(), (ACCENT, MUTED), strict=True):
         accuracies, deviations = [row["accuracy"] for row in rows], [row["std"] for row in rows]
@@ -55,7 +83,14 @@ def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str
 
 
 def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
-    """Draws how costs grow, {(what grows, cost): {size: cost}}, on logarithmic axes; from 0 where they hardly do."""
+    """Plots how costs grow with sizes, one plot for each pair, on logarithmic axes.
+
+    A cost that grows by less than a factor of 2 gets a linear axis from 0.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      curves: for each (name of the size, name of the cost), the cost by size.
+    """
     figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
     for axes, ((size, cost), curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         axes.loglog(*zip(*curve.items(), strict=True), color=ACCENT, marker="o")
@@ -82,7 +117,16 @@ def plot_curves(
     *,
     falls: bool = False,
 ) -> None:
-    """Draws named curves of points (x, y, deviation of y); `falls` has x fall from left to right."""
+    """Plots up to three curves with error bars.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      title: title of the plot.
+      x: label of the x axis.
+      y: label of the y axis.
+      curves: for each name, points (x, y, standard deviation of y).
+      falls: whether the x axis falls from left to right.
+    """
     figure, axes = _axes(title, x, y)
     for (name, points), color, marker in zip(curves.items(), (MUTED, INK, ACCENT)[-len(curves) :], "^so", strict=False):
         xs, ys, deviations = zip(*points, strict=True)
@@ -94,27 +138,40 @@ def plot_curves(
 
 
 def plot_bars(path: pathlib.Path, title: str, y: str, bars: Mapping[str, tuple[float, float]]) -> None:
-    """Draws named bars of (height, deviation), with their heights above them."""
+    """Plots bars with error bars and their heights as text.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      title: title of the plot.
+      y: label of the y axis.
+      bars: for each name, (height, standard deviation).
+    """
     figure, axes = _axes(title, "", y)
     figure.set_size_inches(max(6, 1.3 * len(bars)), 4.2)
     heights, deviations = zip(*bars.values(), strict=True)
     axes.bar(range(len(bars)), heights, yerr=deviations, color=ACCENT, ecolor=INK, capsize=3, width=0.6)
-    for place, (height, deviation) in enumerate(bars.values()):
-        axes.annotate(f"{height:.1f}", (place, height + deviation), (0, 3), textcoords="offset points", ha="center")
+    for i, (height, deviation) in enumerate(bars.values()):
+        axes.annotate(f"{height:.1f}", (i, height + deviation), (0, 3), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(bars)), list(bars), fontsize=8)
     axes.set_ylim(bottom=0)
     _save(figure, path)
 
 
 def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str, float]]) -> None:
-    """Draws a bar a name, {name: {part: share of 1}}, cut into the parts that make it up."""
+    """Plots one stacked horizontal bar for each name.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      title: title of the plot.
+      shares: for each name, the share of each part, as a fraction of 1.
+    """
     figure, axes = _axes(title, "", "")
     axes.grid(False)
     figure.set_size_inches(9, 1.4 + 0.6 * len(shares))
-    parts = list(dict.fromkeys(part for found in shares.values() for part in found))
+    parts = list(dict.fromkeys(part for bar in shares.values() for part in bar))
     left = np.zeros(len(shares))
     for part, color in zip(parts, (ACCENT, "#8fbcc9", MUTED, INK), strict=False):
-        widths = np.array([100 * found.get(part, 0.0) for found in shares.values()])
+        widths = np.array([100 * bar.get(part, 0.0) for bar in shares.values()])
         bars = axes.barh(range(len(shares)), widths, left=left, color=color, label=part, height=0.6)
         axes.bar_label(bars, [f"{width:.0f}" if width > 3 else "" for width in widths], label_type="center", color="w")
         left += widths
@@ -124,7 +181,7 @@ def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str
     _save(figure, path)
 
 
-def _axes(title, x, y):
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -133,7 +190,7 @@ def _axes(title, x, y):
     return figure, axes
 
 
-def _save(figure, path):
+def _save(figure: Figure, path: pathlib.Path) -> None:
     make_directory(path.parent)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150)

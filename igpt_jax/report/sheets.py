@@ -1,4 +1,4 @@
-"""Sheets of images, pixel by pixel: samples, completions, surprises, neighbors, and an animation of the drawing."""
+"""Sheets of images: the palette, samples, completions, surprise, nearest neighbors, and an animation of sampling."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,12 +11,18 @@ from PIL import Image
 from igpt_jax.data.palette import Palette
 from igpt_jax.files import atomic_write, make_directory
 
-VISIBLE = 96  # pixels a side that an image is enlarged to, about
-GRAY = np.uint8(127)  # stands for what is hidden or not yet drawn
+VISIBLE = 96  # approximate side of an enlarged image, in pixels
+GRAY = np.uint8(127)  # marks pixels that are hidden or not yet sampled
 
 
 def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> None:
-    """Shows the colors, dark to light, and `images` (b, r, r, 3) uint8 above their quantized selves."""
+    """Shows the colors of a palette in order, and some images above their quantized versions.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      palette: the palette.
+      images: (b, r, r, 3) uint8 RGB in 0..255.
+    """
     colors = np.rint(127.5 * (palette.colors + 1)).astype(np.uint8)
     columns = min(32, len(colors))
     blank = np.full((-len(colors) % columns, 3), 255, np.uint8)
@@ -34,18 +40,30 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
 
 
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
-    """Shows b images (b, r, r, 3) uint8 in a sheet about as wide as high, in their order, every pixel a square."""
+    """Shows images in order, enlarged, on an approximately square sheet.
+
+    Args:
+      path: the PNG file to write.
+      images: (b, r, r, 3) uint8 RGB in 0..255.
+    """
     make_directory(path.parent)
     with atomic_write(path) as partial:
         Image.fromarray(enlarge(tile(_square(images)), images.shape[1])).save(partial)
 
 
 def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, frames: int = 48) -> None:
-    """Animates b images as they were drawn, a GIF; passes_bt (b, r*r) is the pass each pixel came in, 0 if given."""
+    """Animates how images were sampled, pass by pass.
+
+    Args:
+      path: the GIF file to write.
+      images: (b, r, r, 3) uint8 RGB in 0..255.
+      passes_bt: (b, r*r) integers, the forward pass in which each pixel was sampled; 0 if it was given.
+      frames: most frames of the animation.
+    """
     r = images.shape[1]
     pictures = []
-    for drawn in np.unique(np.linspace(0, passes_bt.max(), frames).astype(int)):
-        hidden = (passes_bt > drawn).reshape(-1, r, r, 1)
+    for last_pass in np.unique(np.linspace(0, passes_bt.max(), frames).astype(int)):
+        hidden = (passes_bt > last_pass).reshape(-1, r, r, 1)
         picture = enlarge(tile(_square(np.where(hidden, GRAY, images))), r)
         pictures.append(Image.fromarray(picture).quantize(256))
     make_directory(path.parent)
@@ -55,9 +73,13 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, 
 
 
 def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -> None:
-    """Shows b images (b, r, r, 3) above maps of how many pixels the pass drew in which each of theirs came.
+    """Shows each image above a map of how many of its pixels were sampled in the same forward pass as each pixel.
 
-    passes_bt (b, r*r) is that pass, 0 if the pixel was given: gray in the map.
+    Args:
+      path: the file to write; its suffix chooses the format.
+      images: (b, r, r, 3) uint8 RGB in 0..255.
+      passes_bt: (b, r*r) integers, the forward pass in which each pixel was sampled; 0 if it was given, which the map
+        shows in gray.
     """
     b, r = images.shape[:2]
     counts_bt = np.stack([np.bincount(passes_t)[passes_t] for passes_t in passes_bt])
@@ -74,14 +96,22 @@ def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -
         above.imshow(images[i])
         heat = below.imshow(maps[i], cmap=colors, vmin=1, vmax=max(2, maps.max()))
         below.set_title(f"{(passes_bt[i] > 0).sum() / passes_bt[i].max():.2f} a pass", fontsize=8)
-    figure.colorbar(heat, ax=grid, label="pixels drawn in the same pass")
+    figure.colorbar(heat, ax=grid, label="pixels sampled in the same pass")
     _save(figure, path)
 
 
 def plot_completions(
     path: pathlib.Path, palette: Palette, originals_bt: np.ndarray, completions_bnt: np.ndarray, hidden_bt: np.ndarray
 ) -> None:
-    """Shows, a row an image, what was given (the rest gray), its n completions, and the original; all as tokens."""
+    """Shows a row for each image: its given pixels (the others gray), its n completions, and the original.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      palette: decodes the tokens.
+      originals_bt: (b, r*r) int32 tokens of the originals.
+      completions_bnt: (b, n, r*r) int32 tokens of the completions.
+      hidden_bt: (b, r*r) bool, True where a pixel was not given.
+    """
     originals = palette.decode(originals_bt)
     given = np.where(hidden_bt.reshape(*originals.shape[:3], 1), GRAY, originals)
     completions = np.stack([palette.decode(tokens_nt) for tokens_nt in completions_bnt])
@@ -100,7 +130,13 @@ def plot_completions(
 
 
 def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> None:
-    """Shows every image (b, r, r, 3) beside the surprise of its pixels, (b, r, r) in nats, on one scale."""
+    """Shows each image next to a map of the surprise of its pixels, all maps on one scale.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      images: (b, r, r, 3) uint8 RGB in 0..255.
+      nats: (b, r, r), the negative log-likelihood of each pixel in nats.
+    """
     b = len(nats)
     columns = min(b, 6)
     rows = -(-b // columns)
@@ -113,12 +149,19 @@ def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> N
         left.imshow(images[i])
         heat = right.imshow(nats[i], cmap="inferno", vmin=0, vmax=nats.max())
         right.set_title(f"{nats[i].mean():.2f}", fontsize=8)
-    figure.colorbar(heat, ax=grid, label="nats a pixel; above each map their mean")
+    figure.colorbar(heat, ax=grid, label="nats per pixel (above each map: their mean)")
     _save(figure, path)
 
 
 def plot_neighbors(path: pathlib.Path, samples: np.ndarray, neighbors: np.ndarray, rms: Sequence[float]) -> None:
-    """Shows samples (b, r, r, 3) above their nearest training images, with the distance between them."""
+    """Shows each sample above its nearest training image, with the distance between them.
+
+    Args:
+      path: the file to write; its suffix chooses the format.
+      samples: (b, r, r, 3) uint8 RGB in 0..255.
+      neighbors: (b, r, r, 3) uint8 RGB, the nearest training image of each sample.
+      rms: for each sample, the root mean square difference, on the scale 0..255.
+    """
     b = len(samples)
     columns = min(b, 12)
     rows = -(-b // columns)
@@ -136,27 +179,34 @@ def plot_neighbors(path: pathlib.Path, samples: np.ndarray, neighbors: np.ndarra
 
 
 def tile(images: np.ndarray) -> np.ndarray:
-    """Lays (rows, columns, r, r, 3) uint8 images out on a white sheet, one pixel between them."""
+    """Joins images into one, with white lines of one pixel between them.
+
+    Args:
+      images: (rows, columns, r, r, 3) uint8 RGB.
+
+    Returns:
+      (rows * (r + 1) - 1, columns * (r + 1) - 1, 3) uint8 RGB.
+    """
     framed = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
     rows, columns, height, width, _ = framed.shape
     return framed.swapaxes(1, 2).reshape(rows * height, columns * width, 3)[:-1, :-1]
 
 
 def enlarge(picture: np.ndarray, resolution: int) -> np.ndarray:
-    """Makes every pixel a square, so that images of that resolution become about `VISIBLE` pixels wide."""
+    """Repeats every pixel so that images of `resolution` pixels a side become about `VISIBLE` pixels wide."""
     scale = max(1, round(VISIBLE / resolution))
     return picture.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _square(images):
-    """(b, r, r, 3) as rows and columns, white where the last row has none left."""
+def _square(images: np.ndarray) -> np.ndarray:
+    """Arranges (b, r, r, 3) as (rows, columns, r, r, 3), and fills the last row with white images."""
     columns = int(np.ceil(len(images) ** 0.5))
     missing = -len(images) % columns
     blank = np.full((missing, *images.shape[1:]), 255, np.uint8)
     return np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
 
 
-def _save(figure, path):
+def _save(figure: Figure, path: pathlib.Path) -> None:
     make_directory(path.parent)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150)

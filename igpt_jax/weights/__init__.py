@@ -1,1 +1,1 @@
-"""Trained models, from wherever they are kept."""
+"""Reads and writes trained models: workdirs, Hugging Face directories and OpenAI checkpoints."""

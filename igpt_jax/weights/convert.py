@@ -1,4 +1,4 @@
-"""Weights of one format made into another, tensor by tensor, and whole or not at all."""
+"""Converts weights from one format to another, tensor by tensor and atomically."""
 
 import os
 import pathlib
@@ -17,16 +17,21 @@ def convert(
     *,
     palette: Palette | str | os.PathLike | None = None,
 ) -> Weights:
-    """Writes the weights at `input`, of any format that `load` knows, as a new directory `output`.
+    """Converts weights to another format, and writes them to a new directory.
+
+    After an error, there is no output directory.
 
     Args:
-      to: "huggingface" (opens in transformers), "openai" (restores in the released graph), or "igpt" (a work dir).
-      palette: the colors, or a .npy file of them, where the input has none.
+      input: the path of weights in any format that `load` reads.
+      output: the directory to write, which must not exist.
+      to: "huggingface" (for transformers), "openai" (for the released TensorFlow code), or "igpt" (a workdir).
+      palette: a palette, or the path of its .npy file; replaces the one of the input, if that has one.
+
     Returns:
-      What was written, opened from `input`.
+      The weights that were written, opened from `input`.
+
     Raises:
-      InputError: the output exists, the input cannot be read, or the format cannot hold the model.  Then no output
-        directory is left.
+      InputError: the output exists, the input cannot be read, or the format cannot represent the model.
     """
     output = pathlib.Path(output)
     if to not in FORMATS:

@@ -1,7 +1,7 @@
 """Hugging Face ImageGPT directories: config.json, weights as safetensors or torch pickles, and the palette.
 
-A model of v colors has v + 1 rows of token embedding there: the last is `sos`, or zeros in a "bert" model, where the
-masked token's embedding is zero.
+In this format, the token embedding of a model with v colors has v + 1 rows.  The last row of an "ar" model is `sos`.
+That of a "bert" model is zero, which is how masked tokens are embedded.
 """
 
 import dataclasses
@@ -11,20 +11,22 @@ import math
 import pathlib
 import re
 import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
-from igpt_jax.weights.layout import BIASES, Layout, Part, check_architecture, resolution_of
+from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_architecture, resolution_of
 from igpt_jax.weights.stream import Weights, progress
 from igpt_jax.weights.tensor_files import open_tensors
 
 SCOPE, UNSCOPED = "transformer.", ("lm_head.", "score.")
-LARGEST = 2**20  # of any size in a config
+LARGEST = 2**20  # the greatest size that a config may have, of any kind
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# What the config must say for the network to be ours; the values are also transformers' defaults.
+# What the config must say for the network to be an Image GPT; the values are also the defaults of transformers.
 ARCHITECTURE = {
     "activation_function": "quick_gelu",
     "layer_norm_epsilon": 1e-5,
@@ -33,19 +35,22 @@ ARCHITECTURE = {
     "add_cross_attention": False,
     "tie_word_embeddings": False,
 }
-_BUFFER = re.compile(r"\.attn\.(masked_)?bias$")  # the causal mask, kept by transformers before 4.41
+_BUFFER = re.compile(r"\.attn\.(masked_)?bias$")  # the causal mask, which transformers before 4.41 saved
 
 
 def holds(path: pathlib.Path) -> bool:
-    """Whether the path is a directory of this format."""
+    """Whether the path is a directory in this format."""
     return (path / "config.json").is_file()
 
 
 def read(path: pathlib.Path) -> Weights:
-    """Opens a directory; biases count only where one is not zero, and weights without lm_head have no token head.
+    """Opens a directory without reading the parameters, biases and `sos` aside.
+
+    The model has biases if any is not zero, a token head if there is an lm_head, and the "bert" objective if the last
+    row of the token embedding is zero.
 
     Raises:
-      InputError: another architecture, or files that are incomplete, damaged, or do not fit the config.
+      InputError: the model has another architecture, or the files are incomplete, damaged, or do not fit the config.
     """
     values, stored = _read_json(path / "config.json"), _open_model(path)
     config = _config(values, stored, path)
@@ -60,14 +65,15 @@ def read(path: pathlib.Path) -> Weights:
             f"{path}/config.json says igpt_objective={marked!r}, but the last row of wte.weight is "
             f"{'not ' * (objective == 'ar')}zero, which makes it {objective!r}; correct the config"
         )
-    settings = {"objective": objective, "use_bias": any(unpack(part).any() for part in parts)}
-    return Weights(config=dataclasses.replace(config, **settings), read=unpack, palette=_palette(path), step=0)
+    use_bias = any(unpack(part).any() for part in parts)
+    config = dataclasses.replace(config, objective=objective, use_bias=use_bias)
+    return Weights(config=config, read=unpack, palette=_palette(path), step=0)
 
 
 def write(weights: Weights, directory: pathlib.Path) -> None:
-    """Writes config.json, model.safetensors and, where there is a palette, preprocessor_config.json.
+    """Writes config.json, model.safetensors and, if there is a palette, preprocessor_config.json.
 
-    A tied token head is written as a copy of the embedding's rows of colors: the last row has no logit.
+    A tied token head is written as a copy of the token embedding without its last row, which is not a color.
 
     Raises:
       InputError: the block is not the released one, or the class head does not read the final norm.
@@ -77,14 +83,16 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     layout = Layout(weights.config, format="huggingface")
     _write_json(directory / "config.json", _config_json(weights.config))
     if weights.palette:
-        _write_json(directory / "preprocessor_config.json", _preprocessor_json(weights))
+        _write_json(
+            directory / "preprocessor_config.json", _preprocessor_json(weights.palette, weights.config.resolution)
+        )
     names = {name: name if name.startswith(UNSCOPED) else SCOPE + name for name in layout.parts}
     shapes = {names[name]: layout.shape(name) for name in names}
     tensors = (layout.pack(name, weights.read) for name in progress(names))
     _write_safetensors(directory / "model.safetensors", shapes, tensors)
 
 
-def _config(values, stored, path):
+def _config(values: dict[str, Any], stored: Mapping[str, Stored], path: pathlib.Path) -> ModelConfig:
     where = path / "config.json"
     if values.get("model_type") != "imagegpt":
         raise InputError(f"{where} is of model_type {values.get('model_type')!r}; expected 'imagegpt'")
@@ -97,12 +105,9 @@ def _config(values, stored, path):
             raise InputError(f"{where} has {key}={values[key]!r}; expected a whole number from 1 to {LARGEST}")
     required = ARCHITECTURE | {"n_inner": 4 * values["n_embd"]}
     for key, value in required.items():
-        found = values.get(key, value)
-        if found != value and (key, found) != ("n_inner", None):
-            raise InputError(
-                f"{where} has {key}={found!r}; Image GPT, and so this package, has {value!r}: "
-                f"the weights cannot be used here without training them anew"
-            )
+        actual = values.get(key, value)
+        if actual != value and (key, actual) != ("n_inner", None):  # transformers' n_inner=None means 4 * n_embd
+            raise InputError(f"{where} has {key}={actual!r}; expected {value!r}, as in Image GPT; use other weights")
     return ModelConfig(
         layers=values["n_layer"],
         width=values["n_embd"],
@@ -114,18 +119,18 @@ def _config(values, stored, path):
     )
 
 
-def _open_model(path):
-    found = next((path / name for name in FILES if (path / name).exists()), None)
-    if found is None:
+def _open_model(path: pathlib.Path) -> dict[str, Stored]:
+    first = next((path / name for name in FILES if (path / name).exists()), None)
+    if first is None:
         raise InputError(f"{path} has config.json but no weights; expected {' or '.join(FILES)}")
-    files = [found]
-    if found.suffix == ".json":
-        index = _read_json(found).get("weight_map")
-        names = list(index.values()) if type(index) is dict else [index]
+    files = [first]
+    if first.suffix == ".json":
+        index = _read_json(first).get("weight_map")
+        names: list[Any] = list(index.values()) if type(index) is dict else [index]
         if not all(type(name) is str and pathlib.PurePath(name).name == name for name in names):
-            raise InputError(f"{found} names no files of its own directory; download it again")
+            raise InputError(f"{first} names files outside its own directory; download it again")
         files = [path / name for name in sorted(set(names))]
-    stored = {}
+    stored: dict[str, Stored] = {}
     for file in files:
         if not file.exists():
             raise InputError(f"{file} is missing, and the index names it; download it")
@@ -133,16 +138,16 @@ def _open_model(path):
     return {name.removeprefix(SCOPE): tensor for name, tensor in stored.items() if not _BUFFER.search(name)}
 
 
-def _palette(path):
+def _palette(path: pathlib.Path) -> Palette | None:
     preprocessor = path / "preprocessor_config.json"
     clusters = _read_json(preprocessor).get("clusters") if preprocessor.exists() else None
     try:
         return None if clusters is None else Palette(np.array(clusters, np.float32))
     except (TypeError, ValueError) as error:
-        raise InputError(f"the clusters of {preprocessor} are no palette: {error}") from error
+        raise InputError(f"the clusters of {preprocessor} are not a palette: {error}") from error
 
 
-def _config_json(config):
+def _config_json(config: ModelConfig) -> dict[str, Any]:
     head = "ImageClassification" if config.classes else "CausalImageModeling"
     labels = {str(i): f"LABEL_{i}" for i in range(config.classes)}
     return {
@@ -165,22 +170,24 @@ def _config_json(config):
     }
 
 
-def _preprocessor_json(weights):
-    side = {"height": weights.config.resolution, "width": weights.config.resolution}
+def _preprocessor_json(palette: Palette, resolution: int) -> dict[str, Any]:
     return {
         "image_processor_type": "ImageGPTImageProcessor",
-        "clusters": weights.palette.colors.tolist(),
+        "clusters": palette.colors.tolist(),
         "do_color_quantize": True,
         "do_normalize": True,
         "do_resize": True,
         "resample": 2,  # bilinear
-        "size": side,
+        "size": {"height": resolution, "width": resolution},
     }
 
 
-def _write_safetensors(path, shapes, tensors):
-    """Writes float32 tensors as they come; the package's own writer wants them all in memory."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+def _write_safetensors(
+    path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[np.ndarray]
+) -> None:
+    """Writes float32 tensors one by one, whereas the writer of safetensors needs them all in memory at once."""
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, shape in shapes.items():
         start, end = end, end + 4 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
@@ -189,18 +196,18 @@ def _write_safetensors(path, shapes, tensors):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors:
-            file.write(np.ascontiguousarray(tensor, "<f4"))
+            file.write(np.ascontiguousarray(tensor, "<f4").data)
 
 
-def _read_json(path):
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); download it again") from error
     if type(values) is not dict:
-        raise InputError(f"{path} holds a {type(values).__name__}; expected an object of keys; download it again")
+        raise InputError(f"{path} holds a {type(values).__name__}; expected a JSON object; download it again")
     return values
 
 
-def _write_json(path, values):
+def _write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n")

@@ -1,6 +1,6 @@
-"""The one table of where every parameter lies in OpenAI's and in Hugging Face's files; all conversions derive from it.
+"""The table of where each parameter is stored in OpenAI's and Hugging Face's files; all conversions derive from it.
 
-Axes are einops patterns in the letters of `igpt_jax.model`; `{}` stands for the number of the block.
+Axes are einops patterns in the letters of `igpt_jax.model`.  In names, `{}` stands for the number of the block.
 """
 
 import itertools
@@ -17,11 +17,11 @@ from igpt_jax.errors import InputError
 
 
 class Row(NamedTuple):
-    """One parameter of `ImageGPT`, of one block where there are several, and its places in the two formats."""
+    """One parameter of `ImageGPT` (of one block, if all blocks have it), and where the two formats store it."""
 
-    path: str  # keys of the parameter tree
+    path: str  # in the parameter tree, keys joined by "/"
     axes: str
-    openai: str  # below the scope model/; "" where the format has no such parameter
+    openai: str  # below the scope model/; "" if the format has no such parameter
     openai_axes: str
     huggingface: str  # below transformer., except for the heads
     huggingface_axes: str
@@ -54,28 +54,31 @@ BIASES = tuple(path for path in ROWS if path.endswith("/bias"))
 
 
 class Stored(NamedTuple):
-    """One tensor in a file, not yet read."""
+    """A tensor in a file, which is read on demand."""
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
 
 
 class Part(NamedTuple):
-    """A parameter of one block, or of none, within a stored tensor."""
+    """A parameter of block `layer`, or one outside the blocks if `layer` is None."""
 
     path: str
     layer: int | None
 
 
 class Layout:
-    """The tensors that one format keeps for one config, named as in the table.
+    """The tensors in which one format stores a model, named as in the table.
 
-    Several parameters may share a tensor, one after another: Hugging Face joins query, key and value, and `sos` is the
-    last row of its token embedding.  It also keeps a bias and a last row where the model has none: zeros.
+    Several parameters may be concatenated in one tensor: Hugging Face joins query, key and value, and stores `sos` as
+    the last row of the token embedding.  If the model has no biases or no `sos`, Hugging Face stores zeros instead.
+
+    Args:
+      config: the model.
+      format: "openai" or "huggingface".
     """
 
-    def __init__(self, config: ModelConfig, *, format: str):
-        """format: "openai" or "huggingface"."""
+    def __init__(self, config: ModelConfig, *, format: str) -> None:
         self.config, self.format = config, format
         c = config
         self._sizes = {"v": c.vocabulary, "t": c.context, "d": c.width, "h": c.heads, "k": c.head_dim}
@@ -95,7 +98,15 @@ class Layout:
         return tuple(shape)
 
     def check(self, stored: Mapping[str, Stored], where: object) -> None:
-        """Raises InputError unless exactly these tensors are stored, in these shapes."""
+        """Checks that exactly these tensors are stored, in these shapes.
+
+        Args:
+          stored: the tensors of the files.
+          where: what error messages call the files.
+
+        Raises:
+          InputError: a tensor is missing, unexpected, or of another shape.
+        """
         complaints = []
         for problem, names in (
             ("lacks", [name for name in self.parts if name not in stored]),
@@ -117,7 +128,7 @@ class Layout:
                 )
 
     def unpack(self, part: Part, stored: Mapping[str, Stored]) -> np.ndarray:
-        """Reads one parameter: a new float32 array in our axes."""
+        """Reads one parameter as a new float32 array, with its axes in the order of the parameter tree."""
         row = ROWS[part.path]
         name = getattr(row, self.format).format(part.layer)
         parts, axis = self.parts[name], _joined_axis(name)
@@ -126,7 +137,15 @@ class Layout:
         return np.array(self._rearrange(array, self._axes(row), row.axes), np.float32, order="C")
 
     def pack(self, name: str, read: Callable[[Part], np.ndarray]) -> np.ndarray:
-        """Makes one stored tensor, float32; `read` gives the parameters in our axes."""
+        """Assembles one stored tensor.
+
+        Args:
+          name: the tensor's name in this format.
+          read: reads a parameter, with its axes in the order of the parameter tree.
+
+        Returns:
+          The tensor, float32, in the shape `self.shape(name)`.
+        """
         arrays = []
         for part in self.parts[name]:
             row = ROWS[part.path]
@@ -136,34 +155,39 @@ class Layout:
                 arrays.append(np.zeros(self._part_shape(part), np.float32))
         return np.concatenate(arrays, _joined_axis(name))
 
-    def _keeps(self, row):
+    def _keeps(self, row: Row) -> bool:
         if self.format == "huggingface" and row.path in (*BIASES, "sos"):
             return True
         return bool(getattr(row, self.format)) and has(self.config, row.path)
 
-    def _axes(self, row):
+    def _axes(self, row: Row) -> str:
         return getattr(row, f"{self.format}_axes")
 
-    def _part_shape(self, part):
+    def _part_shape(self, part: Part) -> tuple[int, ...]:
         groups = re.findall(r"\(.*?\)|\S", self._axes(ROWS[part.path]))
         return tuple(math.prod(self._sizes.get(axis, 1) for axis in group.strip("()").split()) for group in groups)
 
-    def _rearrange(self, array, axes, to):
+    def _rearrange(self, array: np.ndarray, axes: str, to: str) -> np.ndarray:
         return einops.rearrange(array, f"{axes} -> {to}", **{x: n for x, n in self._sizes.items() if x in axes})
 
 
 def check_architecture(config: ModelConfig) -> None:
-    """Raises InputError where the block is not the released one, or the class head does not read the final norm."""
+    """Checks that OpenAI's and Hugging Face's formats can represent a model.
+
+    Raises:
+      InputError: the block is not the released one, or the class head does not read the final norm.
+    """
     for name in ("positions", "qk_norm", "activation"):
         value, released = getattr(config, name), getattr(ModelConfig, name)
         if value != released:
             raise InputError(
-                f"this model has model.{name}={value}, and this format knows {released}; convert it with --to=igpt"
+                f"this model has model.{name}={value}, and this format supports only {released}; "
+                "convert it with --to=igpt"
             )
     if config.classes and not config.head_on_final_norm:
         raise InputError(
-            f"this model's class head reads layer {config.head_layer}, and in this format it could read the final norm "
-            "only; convert it with --to=igpt"
+            f"this model's class head reads layer {config.head_layer}, and this format supports only the final "
+            "norm; convert it with --to=igpt"
         )
 
 
@@ -175,12 +199,21 @@ def has(config: ModelConfig, path: str) -> bool:
     return {"sos": config.causal, "token_head": has_token_head, "class_head": config.classes > 0}.get(path, True)
 
 
-def _joined_axis(name):
+def _joined_axis(name: str) -> int:
+    """The axis along which the parameters of a stored tensor are concatenated."""
     return -1 if ".c_attn." in name else 0
 
 
 def resolution_of(positions: int, where: object) -> int:
-    """The side of the square image that has this many positions.  Raises InputError where there is none."""
+    """The side of the square image with this many positions.
+
+    Args:
+      positions: number of rows of the position embedding.
+      where: what the error message calls the file.
+
+    Raises:
+      InputError: the number of positions is not a square.
+    """
     side = math.isqrt(positions)
     if side**2 != positions:
         raise InputError(f"{where} has {positions} positions; expected a square number, such as 1024 = 32*32")

@@ -1,8 +1,9 @@
-"""One call from a path to a model that runs."""
+"""Loads a model that is ready to run, from a path in any format."""
 
 import dataclasses
 import os
 import pathlib
+from typing import NoReturn
 
 from jax.sharding import Mesh
 
@@ -11,6 +12,7 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_model, make_mesh
+from igpt_jax.types import Params
 from igpt_jax.weights import huggingface, openai, workdir
 from igpt_jax.weights.stream import Weights, check_finite
 
@@ -18,17 +20,17 @@ FORMATS = {"igpt": workdir, "huggingface": huggingface, "openai": openai}
 
 
 class MissingPalette:
-    """Stands where no palette was found: any use of it raises InputError, which says how to supply one."""
+    """Takes the place of a palette that is missing; any use of it raises an InputError that says how to supply one."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path) -> None:
         self._path = path
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
         raise InputError(
             f"{self._path} has no palette, which {name} needs; load it with palette='kmeans_centers.npy', "
-            f"or put that file beside the checkpoint"
+            f"or put that file next to the checkpoint"
         )
 
 
@@ -38,27 +40,29 @@ def load(
     palette: Palette | str | os.PathLike | None = None,
     objective: str | None = None,
     mesh: Mesh | None = None,
-) -> tuple[ImageGPT, dict, Palette | MissingPalette]:
-    """Makes a model from what is at the path: a work dir, a Hugging Face directory or an OpenAI checkpoint.
+) -> tuple[ImageGPT, Params, Palette | MissingPalette]:
+    """Loads a model from a workdir, a Hugging Face directory or an OpenAI checkpoint.
 
     Args:
-      path: a work dir (its newest whole checkpoint, or the best where it keeps that), WORKDIR/checkpoints/STEP (that
-        very one), a directory with Hugging Face's config.json, or a TensorFlow checkpoint: its prefix, its directory,
-        or any one of its files.
-      palette: the colors, or a .npy file of them; overrides what the files say.
-      objective: "ar" or "bert", where only one will do; None takes either.
-      mesh: where the parameters are placed, each in its sharding as it is read; all devices if not given.
+      path: one of four.  A workdir: its newest undamaged checkpoint, or the best if the run keeps that.
+        WORKDIR/checkpoints/STEP: exactly this checkpoint.  A directory with Hugging Face's config.json.  A TensorFlow
+        checkpoint: its prefix, its directory, or any one of its files.
+      palette: a palette, or the path of its .npy file; replaces the one of the files.
+      objective: "ar" or "bert" to accept only models of that objective; None accepts both.
+      mesh: the devices to load onto; each parameter goes directly to its sharding.  None uses all devices.
+
     Returns:
-      The module, its parameters (float32), and the palette that its tokens are made with.
+      The module, its parameters (float32), and the palette that turns images into its tokens.
+
     Raises:
-      InputError: nothing is there, the files are incomplete or damaged, hold NaN or infinity, or another model than
-        asked for.
+      InputError: there is no such model, its files are incomplete or damaged, a parameter is NaN or infinite, the
+        objective is another, or the palette does not fit the vocabulary.
     """
     weights = open_weights(path, palette)
     if objective not in (None, weights.config.objective):
         raise InputError(
             f"{path} holds {weights.config.objective!r} weights, with{'' if weights.config.causal else 'out'} a start "
-            f"vector, and objective={objective!r} was asked for; give the path of {objective!r} weights"
+            f"vector, but objective={objective!r} was requested; give the path of {objective!r} weights"
         )
     model, mesh = ImageGPT(weights.config), mesh or make_mesh(ParallelConfig())
     check_model(weights.config, mesh)
@@ -68,25 +72,32 @@ def load(
 
 
 def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:
-    """Recognizes the format by looking, and opens the files without reading the parameters.
+    """Detects the format and opens the files; parameters are read later, on demand.
+
+    Args:
+      path: as in `load`.
+      palette: as in `load`.
+
+    Returns:
+      The weights, with the palette of the files or the one given; `Weights.palette` is None if there is neither.
 
     Raises:
-      InputError: nothing is there, or a palette of another size than the model's vocabulary.
+      InputError: there is no such model, or the palette does not fit the vocabulary.
     """
     path = pathlib.Path(path)
-    form = next((form for form in FORMATS.values() if form.holds(path)), None)
-    if form is None:
+    module = next((module for module in FORMATS.values() if module.holds(path)), None)
+    if module is None:
         raise InputError(
             f"no checkpoint in {path}; train one with: python -m igpt_jax train, or name a Hugging Face directory "
             f"(with config.json) or an OpenAI checkpoint (model.ckpt-N)"
         )
-    weights = form.read(path)
+    weights = module.read(path)
     if palette is not None:
         palette = palette if isinstance(palette, Palette) else Palette.load(palette)
         weights = dataclasses.replace(weights, palette=palette)
     if weights.palette is not None and len(weights.palette) != weights.config.vocabulary:
         raise InputError(
             f"the palette has {len(weights.palette)} colors, and {path} was trained on {weights.config.vocabulary}; "
-            f"give its own with palette="
+            f"give the model's own with palette="
         )
     return weights

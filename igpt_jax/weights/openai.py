@@ -1,8 +1,12 @@
-"""The released TensorFlow 1 checkpoints, `model.ckpt-N.{index,meta,data-*}`, and new ones under the same names."""
+"""OpenAI's format: TensorFlow 1 checkpoints of the files `model.ckpt-N.{index,meta,data-*}`."""
 
 import functools
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
@@ -12,7 +16,7 @@ from igpt_jax.weights.stream import Weights, progress
 
 SCOPE = "model/"
 PALETTE = "kmeans_centers.npy"
-TENSORS_PER_SHARD = 8  # those of one block
+TENSORS_PER_SHARD = 8  # as many as a block has
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-(\d{5}))$")
 _OPTIMIZER = re.compile(r"(_step|beta\d_power|/Adam(_\d)?)$", re.IGNORECASE)
 
@@ -23,10 +27,12 @@ def holds(path: pathlib.Path) -> bool:
 
 
 def read(path: pathlib.Path) -> Weights:
-    """Opens a checkpoint; the sizes are those of its tensors, and a model without `sos` is a "bert" one.
+    """Opens a checkpoint without reading the parameters.
+
+    The config is inferred from the shapes of the tensors.  A model without `sos` has the "bert" objective.
 
     Raises:
-      InputError: TensorFlow is not installed, or the files are incomplete, damaged, or of another model.
+      InputError: TensorFlow is not installed, or the files are incomplete, damaged, or of another kind of model.
     """
     prefix = _complete_prefix(path)
     tf = _tensorflow()
@@ -41,24 +47,24 @@ def read(path: pathlib.Path) -> Weights:
     config = _config(stored, prefix)
     layout = Layout(config, format="openai")
     layout.check(stored, prefix)
-    beside = prefix.with_name(PALETTE)
+    palette = prefix.with_name(PALETTE)
     step = re.search(r"-(\d+)$", prefix.name)
     return Weights(
         config=config,
         read=functools.partial(layout.unpack, stored=stored),
-        palette=Palette.load(beside) if beside.exists() else None,
+        palette=Palette.load(palette) if palette.exists() else None,
         step=int(step[1]) if step else 0,
     )
 
 
 def write(weights: Weights, directory: pathlib.Path) -> None:
-    """Writes `model.ckpt-STEP`, which the original graph restores, and the palette as kmeans_centers.npy beside it.
+    """Writes `model.ckpt-STEP`, which OpenAI's code can restore, and the palette as kmeans_centers.npy next to it.
 
-    A tied token head is written as a copy of the embedding.
+    A tied token head is written as a copy of the token embedding.
 
     Raises:
-      InputError: the model has another block than the released one, a bias that is not zero, no token head, or a class
-        head that does not read the final norm: the original graph could not hold it.
+      InputError: OpenAI's graph cannot represent the model, because the block is not the released one, a bias is not
+        zero, there is no token head, or the class head does not read the final norm.
     """
     weights = weights.untied()
     config = weights.config
@@ -74,7 +80,8 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
                 )
     tf = _tensorflow()
     layout = Layout(config, format="openai")
-    names, prefix, shards = list(layout.parts), directory / f"model.ckpt-{weights.step}", []
+    names, prefix = list(layout.parts), directory / f"model.ckpt-{weights.step}"
+    shards: list[str] = []
     for start in progress(range(0, len(names), TENSORS_PER_SHARD)):
         chosen = names[start : start + TENSORS_PER_SHARD]
         shards.append(f"{prefix}.part-{len(shards)}")
@@ -89,7 +96,7 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
         weights.palette.save(directory / PALETTE)
 
 
-def _tensorflow():
+def _tensorflow() -> Any:
     try:
         from igpt_jax.data.tensorflow import tf
     except ImportError as error:
@@ -97,20 +104,21 @@ def _tensorflow():
     return tf
 
 
-def _files(path):
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files of all checkpoints in a directory, or of the one that a prefix or file names."""
     directory, prefix = (path, None) if path.is_dir() else (path.parent, _SUFFIX.sub("", path.name))
     files = directory.iterdir() if directory.is_dir() else []
     return [file for file in files if _SUFFIX.search(file.name) and prefix in (None, _SUFFIX.sub("", file.name))]
 
 
-def _complete_prefix(path):
-    """The checkpoint's prefix, once its index and all of its shards are there."""
+def _complete_prefix(path: pathlib.Path) -> pathlib.Path:
+    """The prefix of the checkpoint, after checking that its index and all its shards exist."""
     files = {file.name: file for file in _files(path)}
     prefixes = sorted({_SUFFIX.sub("", name) for name in files})
     if len(prefixes) > 1:
         raise InputError(f"{path} holds the checkpoints {', '.join(prefixes)}; name one, as {path / prefixes[-1]}")
     (prefix,) = prefixes
-    shards = max(int(_SUFFIX.search(name)[2] or 1) for name in files)
+    shards = max(int(match[2] or 1) for name in files if (match := _SUFFIX.search(name)))
     expected = [f"{prefix}.index", *(f"{prefix}.data-{i:05d}-of-{shards:05d}" for i in range(shards))]
     missing = [name for name in expected if name not in files]
     if missing:
@@ -118,23 +126,23 @@ def _complete_prefix(path):
     return next(iter(files.values())).with_name(prefix)
 
 
-def _stored(tf, reader, prefix, name, shape):
-    # The released code once kept MLP weights as (1, in, out), the kernels of a convolution.
-    shape = tuple(shape[1:] if name.endswith("/w") and len(shape) == 3 and shape[0] == 1 else shape)
+def _stored(tf: Any, reader: Any, prefix: pathlib.Path, name: str, shape: Sequence[int]) -> Stored:
+    # Some checkpoints store MLP weights as (1, in, out), the kernel of a convolution of width 1.
+    target = tuple(shape[1:] if name.endswith("/w") and len(shape) == 3 and shape[0] == 1 else shape)
 
-    def read():
+    def read() -> np.ndarray:
         try:
-            return reader.get_tensor(name).reshape(shape)
+            return reader.get_tensor(name).reshape(target)
         except (IndexError, tf.errors.OpError) as error:
             raise InputError(f"{prefix}: {name} cannot be read ({error}); download the checkpoint again") from error
 
-    return Stored(shape, read)
+    return Stored(target, read)
 
 
-def _config(stored, prefix):
+def _config(stored: Mapping[str, Stored], prefix: pathlib.Path) -> ModelConfig:
     for name, axes in (("wte", 2), ("wpe", 2), ("h0/attn/q_proj", 3)):
         if name not in stored or len(stored[name].shape) != axes:
-            raise InputError(f"{prefix} has no {SCOPE}{name} of {axes} axes; give a checkpoint of an Image GPT")
+            raise InputError(f"{prefix} has no {SCOPE}{name} with {axes} axes; give a checkpoint of an Image GPT")
     (vocabulary, width), context = stored["wte"].shape, stored["wpe"].shape[0]
     return ModelConfig(
         layers=sum(bool(re.fullmatch(r"h\d+/ln_1/g", name)) for name in stored),

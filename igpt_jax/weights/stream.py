@@ -1,7 +1,8 @@
-"""A model in files, read one parameter at a time, so that converting it takes little memory and loading one copy."""
+"""Weights in files, read one parameter at a time: converting needs little memory, and loading only one copy."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +15,21 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.train.state import abstract_params
+from igpt_jax.types import Params
 from igpt_jax.weights.layout import Part
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What the files at one path hold.
+    """A trained model in files that are open but not yet read.
 
     Attributes:
       config: the model's shape and objective.
-      read: gives one parameter in our axes, of one layer where there are several; float32.
-      palette: None where the files hold none.
-      step: how long it was trained, 0 where the files do not say.
+      read: reads one parameter, or one block's part of it, as float32 with the axes of the parameter tree.
+      palette: the palette in the files; None if there is none.
+      step: number of training steps; 0 if the files do not say.
     """
 
     config: ModelConfig
@@ -34,21 +38,21 @@ class Weights:
     step: int
 
     def untied(self) -> "Weights":
-        """The same model where the token head is a parameter of its own: all that other formats know."""
+        """The same model with the token head as a separate parameter, since other formats cannot tie it."""
         if not self.config.tied_head:
             return self
 
-        def read(part):
+        def read(part: Part) -> np.ndarray:
             return self.read(Part("token_embedding", None)).T if part.path == "token_head" else self.read(part)
 
         return dataclasses.replace(self, config=dataclasses.replace(self.config, tied_head=False), read=read)
 
-    def place(self, mesh: Mesh) -> dict:
-        """Reads every parameter straight into its sharding on the mesh; one at a time is held on the host."""
+    def place(self, mesh: Mesh) -> Params:
+        """Reads all parameters directly into their shardings on the mesh; the host holds only one at a time."""
         leaves, tree = jax.tree.flatten_with_path(abstract_params(ImageGPT(self.config), mesh))
         return jax.tree.unflatten(tree, [self._place(keys, like) for keys, like in progress(leaves)])
 
-    def _place(self, keys, like):
+    def _place(self, keys: tuple[Any, ...], like: Any) -> jax.Array:
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
         if path.startswith("blocks/"):
             array = np.empty(like.shape, np.float32)
@@ -59,8 +63,16 @@ class Weights:
         return jax.make_array_from_callback(like.shape, like.sharding, array.__getitem__)
 
 
-def check_finite(params: dict, path: object) -> None:
-    """Raises InputError where parameters hold NaN or infinity, with their names and how many there are."""
+def check_finite(params: Params, path: object) -> None:
+    """Checks that no parameter is NaN or infinite.
+
+    Args:
+      params: the parameters.
+      path: what the error message calls them.
+
+    Raises:
+      InputError: some are; the message names the tensors and the number of values.
+    """
     count = jax.jit(lambda params: jax.tree.map(lambda x: (~jnp.isfinite(x)).sum(), params))
     broken = {
         jax.tree_util.keystr(keys, simple=True, separator="/"): int(number)
@@ -75,6 +87,6 @@ def check_finite(params: dict, path: object) -> None:
         )
 
 
-def progress(tensors):
-    """Iterates with a bar on terminals."""
+def progress(tensors: Iterable[T]) -> Iterable[T]:
+    """Iterates with a progress bar if stderr is a terminal."""
     return tqdm(tensors, unit="tensor", disable=None)

@@ -1,4 +1,4 @@
-"""Files of named tensors, whichever of two formats they have."""
+"""Opens files of named tensors, in the format of safetensors or of torch.save."""
 
 import functools
 import pathlib
@@ -9,13 +9,20 @@ from igpt_jax.errors import InputError
 from igpt_jax.weights.layout import Stored
 from igpt_jax.weights.pickles import read_pickle
 
-PICKLES = (".bin", ".pt", ".pth")  # what people call the files of torch.save
+PICKLES = (".bin", ".pt", ".pth")  # common suffixes of the files of torch.save
 
 
 def open_tensors(path: pathlib.Path) -> dict[str, Stored]:
-    """Lists the tensors of a safetensors file, or of a file that torch.save wrote, without executing it.
+    """Opens a safetensors file, or a file that torch.save wrote, without executing code from it.
 
-    Raises InputError where the file is missing, damaged or no such file.
+    Args:
+      path: the file.  Suffixes .bin, .pt and .pth mean torch.save, all others safetensors.
+
+    Returns:
+      The tensors by name, not yet read.
+
+    Raises:
+      InputError: the file is missing, damaged, or in another format.
     """
     if not path.exists():
         raise InputError(f"there is no file {path}; check the path")
@@ -27,5 +34,5 @@ def open_tensors(path: pathlib.Path) -> dict[str, Stored]:
         raise InputError(f"{path} is damaged or cut short ({error}); download it again") from error
     return {
         name: Stored(tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name))
-        for name in file.keys()  # noqa: SIM118 - not a dict
+        for name in file.keys()  # noqa: SIM118 - the file is not a dict
     }

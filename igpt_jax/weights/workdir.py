@@ -1,4 +1,4 @@
-"""The work dirs of this package as a place for weights: read from any, and written with parameters alone."""
+"""This package's workdirs as a format of weights: read from any run, and written without optimizer state."""
 
 import contextlib
 import dataclasses
@@ -17,21 +17,25 @@ from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.state import abstract_params
 from igpt_jax.train.workdir_lock import write_config
+from igpt_jax.types import Params
+from igpt_jax.weights.layout import Part
 from igpt_jax.weights.stream import Weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored(Weights):
-    """The weights of a checkpoint, which orbax restores onto any mesh by itself.
+    """The weights of a checkpoint, which Orbax can restore onto any mesh.
 
-    chosen: the user named this very step, and no older one will do where it is damaged.
+    Attributes:
+      directory: the workdir.
+      chosen: whether the user named this step, so that no other may replace it if it is damaged.
     """
 
     directory: pathlib.Path
     chosen: bool
 
-    def place(self, mesh: Mesh) -> dict:
-        """Restores every parameter into its sharding on the mesh."""
+    def place(self, mesh: Mesh) -> Params:
+        """Restores all parameters into their shardings on the mesh."""
         like = abstract_params(ImageGPT(self.config), mesh)
         with contextlib.closing(Checkpoints(self.directory)) as checkpoints:
             if self.chosen:
@@ -41,14 +45,21 @@ class Restored(Weights):
 
 
 def holds(path: pathlib.Path) -> bool:
-    """Whether the path is a work dir with checkpoints, or one of its checkpoints."""
+    """Whether the path is a workdir with checkpoints, or one of its checkpoints."""
     return (path / "checkpoints").is_dir() or _is_checkpoint(path)
 
 
 def read(path: pathlib.Path) -> Weights:
-    """Opens the checkpoint that a work dir results in and that is not damaged, or the one at the path.
+    """Opens the checkpoint that is the result of a run: its best, if it keeps that, or else its newest.
 
-    Raises InputError where there is none.
+    Args:
+      path: a workdir, or WORKDIR/checkpoints/STEP for exactly that checkpoint.
+
+    Returns:
+      The weights.  In a workdir, damaged checkpoints are passed over.
+
+    Raises:
+      InputError: there is no checkpoint, or none that is undamaged.
     """
     chosen = _is_checkpoint(path)
     directory = path.parents[1] if chosen else path
@@ -59,14 +70,14 @@ def read(path: pathlib.Path) -> Weights:
             step, (config, palette) = checkpoints.result(lambda step: (step, checkpoints.about(step)))
 
     @functools.cache
-    def leaves():
+    def leaves() -> dict[str, np.ndarray]:
         params = weights.place(_host())
         return {
             jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
             for keys, leaf in jax.tree.leaves_with_path(params)
         }
 
-    def read_parameter(part):
+    def read_parameter(part: Part) -> np.ndarray:
         return leaves()[part.path] if part.layer is None else leaves()[part.path][part.layer]
 
     weights = Restored(
@@ -75,24 +86,24 @@ def read(path: pathlib.Path) -> Weights:
     return weights
 
 
-def _is_checkpoint(path):
+def _is_checkpoint(path: pathlib.Path) -> bool:
     return path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir()
 
 
 def write(weights: Weights, directory: pathlib.Path) -> None:
-    """Writes a work dir that `evaluate` and `sample` take; without optimizer state, training cannot resume from it.
+    """Writes a workdir for `evaluate` and `sample`.  It has no optimizer state, so training cannot resume from it.
 
     Raises:
-      InputError: the weights come without a palette.
+      InputError: the weights have no palette.
     """
     if weights.palette is None:
-        raise InputError("a work dir keeps its palette, and these weights have none; add --palette=kmeans_centers.npy")
+        raise InputError("a workdir needs a palette, and these weights have none; add --palette=kmeans_centers.npy")
     config = RunConfig(model=weights.config, objective=ObjectiveConfig(name=weights.config.objective))
     with contextlib.closing(Checkpoints(directory, keep=LatestN(1))) as checkpoints:
         checkpoints.save_params(weights.step, weights.place(_host()), config, weights.palette)
     write_config(directory, config, weights.palette)
 
 
-def _host():
-    """A mesh of one CPU: whole arrays in the host's memory."""
+def _host() -> Mesh:
+    """A mesh of one CPU, which keeps whole arrays in the host's memory."""
     return make_mesh(ParallelConfig(), jax.local_devices(backend="cpu")[:1])

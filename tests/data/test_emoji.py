@@ -161,7 +161,7 @@ def test_what_is_missing_or_wrong_is_named_with_the_remedy(tmp_path):
         load(font="none.ttf")
     with pytest.raises(InputError, match=rf"data\.emoji\.list=none\.txt is missing; {install}"):
         load(font=plain, list="none.txt")
-    with pytest.raises(InputError, match="is no font"):
+    with pytest.raises(InputError, match="is not a font"):
         load(font=str(text), list=str(text))
     with pytest.raises(InputError, match="has no color bitmaps"):
         load(font=plain, list=str(text))

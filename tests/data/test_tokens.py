@@ -148,7 +148,7 @@ def test_openais_files_are_read_by_what_their_names_begin_with(openai):
             lambda root: (root / "imagenet_trX.npy").unlink(),
             r"holds no train tokens: there is neither .*manifest\.json",
         ),
-        (lambda root: (root / "imagenet_trX.npy").write_bytes(b"no"), r"imagenet_trX\.npy is no array of numbers"),
+        (lambda root: (root / "imagenet_trX.npy").write_bytes(b"no"), r"imagenet_trX\.npy is not an array of numbers"),
         (
             lambda root: np.save(root / "imagenet_trX.npy", np.zeros((20, 15), int)),
             r"\(20, 15\); expected integer tokens",
@@ -186,7 +186,7 @@ def test_another_palette_than_the_manifests_and_damaged_shards_are_refused(writt
     assert not (tmp_path / "run").exists()
     shutil.copytree(written, tmp_path / "copy")
     (tmp_path / "copy" / "train-00000.npy").write_bytes(b"")
-    with pytest.raises(InputError, match=r"train-00000\.npy is no array of numbers"):
+    with pytest.raises(InputError, match=r"train-00000\.npy is not an array of numbers"):
         tokens_of(tmp_path / "copy", "train", 16)
     other.save(tmp_path / "copy" / "palette.npy")
     with pytest.raises(InputError, match=f"has hash {other.hash}, but the tokens were made with {PALETTE.hash}"):

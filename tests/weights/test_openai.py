@@ -88,7 +88,7 @@ def without(tensors, *names):
             lambda tensors: tensors | {"model/wtet": np.zeros((18, 24), np.float32)},
             r"wtet has shape \(18, 24\); its config and other tensors make it \(17, 24\)",
         ),
-        (lambda _: {"weight": np.zeros((3, 4), np.float32)}, "has no model/wte of 2 axes; give a checkpoint"),
+        (lambda _: {"weight": np.zeros((3, 4), np.float32)}, "has no model/wte with 2 axes; give a checkpoint"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(change, message, tmp_path):

@@ -67,7 +67,7 @@ def write_archive(path, program):
 def test_names_that_no_tensor_needs_are_refused(name, tmp_path):
     module, attribute = name.split()
     write_archive(tmp_path / "model.bin", f"c{module}\n{attribute}\n.".encode())
-    with pytest.raises(ig.InputError, match=f"asks for {module}.{attribute}, which is no part of a tensor"):
+    with pytest.raises(ig.InputError, match=f"asks for {module}.{attribute}, which is not part of a tensor"):
         read_pickle(tmp_path / "model.bin")
 
 
@@ -114,5 +114,5 @@ def test_either_format_is_read_and_a_truncated_file_refused(as_zip, tmp_path):
     with pytest.raises(ig.InputError, match=r"damaged or cut short .* download it again"):
         read_pickle(path)
     path.write_bytes(b"no torch file")
-    with pytest.raises(ig.InputError, match=r"no file that torch.save wrote; convert it on a machine with torch"):
+    with pytest.raises(ig.InputError, match=r"not a file that torch.save wrote; convert it on a machine with torch"):
         read_pickle(path)

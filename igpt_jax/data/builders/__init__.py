@@ -1,4 +1,4 @@
-"""TFDS builders of the data sets that need no download: they prepare from installed packages and fonts."""
+"""TFDS builders of data sets that need no download, because installed packages and fonts provide them."""
 
 from igpt_jax.data.builders.digits import Digits
 from igpt_jax.data.builders.emoji import Emoji, describe_emoji
