@@ -6,15 +6,11 @@ on stderr and exit status 2.
 """
 
 import contextlib
-import dataclasses
-import difflib
 import importlib
 import pathlib
-import re
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import flags, logging
 
@@ -24,6 +20,7 @@ from igpt_jax.environment import check_jax, import_command, quiet_libtpu
 from igpt_jax.errors import InputError, Preempted, describe_os_error, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
+from igpt_jax.mistakes import check_command, check_config_file, check_workdir, explain
 
 COMMANDS = {
     "palette": "fit a palette to the training images of a source, and show it",
@@ -67,9 +64,8 @@ def main(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else 2
     name, argv = argv[1], [argv[0], *argv[2:]]
     try:
-        if name not in COMMANDS:
-            raise InputError(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
-        _check_config_file(argv)
+        check_command(name, COMMANDS)
+        check_config_file(argv)
         options = command_flags(name, argv, _saved_config(argv) if name in MEASURING else None)
         if {"-h", "--help"} & set(argv):
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
@@ -117,11 +113,9 @@ def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None
         config = options["config"].value if "config" in options else None
         config = config and config.to_dict()
     except (flags.Error, OSError, TypeError, ValueError) as error:
-        # Removes the lines of a traceback, and the name of our own exception.
-        lines = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())
-        raise InputError(lines[-1]) from error
+        raise InputError(explain(error, options, argv)) from error
     except Exception as error:  # a config file is a program and may raise anything
-        if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(argv)):
+        if isinstance(error, AttributeError | KeyError) and (message := explain(error, options, argv)) != str(error):
             raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
@@ -133,6 +127,7 @@ def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None
         return config, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
+    check_workdir(options.workdir)
     return config, pathlib.Path(options.workdir)
 
 
@@ -144,37 +139,6 @@ def _saved_config(argv: list[str]) -> RunConfig | None:
         return None
     workdir_lock = importlib.import_module("igpt_jax.train.workdir_lock")
     return workdir_lock.read_config(pathlib.Path(workdirs[-1]))[0]
-
-
-def _check_config_file(argv: list[str]) -> None:
-    """Raises InputError if --config names a file that does not exist, and suggests a similar name."""
-    for argument in argv:
-        flag, _, value = argument.partition("=")
-        path = pathlib.Path(value.partition(":")[0])
-        if flag.lstrip("-") == "config" and value and not path.is_file():
-            near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], 1, 0.5)
-            meant = f"; did you mean {path.parent / near[0]}?" if near else "; check the path"
-            raise InputError(f"there is no config file {path}{meant}")
-
-
-def _unknown_key(argv: list[str]) -> str | None:
-    """An error message for the first unknown --config.KEY, with a similar key or the keys of its section."""
-    known = [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
-    for argument in argv:
-        key = argument.lstrip("-").partition("=")[0]
-        if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
-            section, _, name = key.rpartition(".")
-            siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
-            near = [siblings[other] for other in difflib.get_close_matches(name, siblings, 1)]
-            near += [other for other in known if other.rpartition(".")[2] == name]
-            meant = f"did you mean {near[0]}?" if near else f"there is {', '.join(siblings.values() or known)}"
-            return f"the config has no key {key}; {meant}"
-    return None
-
-
-def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        yield from _keys(value, f"{prefix}.{name}") if isinstance(value, dict) else [f"{prefix}.{name}"]
 
 
 def _leave(status: int) -> NoReturn:

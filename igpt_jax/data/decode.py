@@ -90,6 +90,8 @@ def diagnose(encoded: bytes, max_pixels: int) -> str:
     try:
         height, width = size(tf.constant(encoded)).numpy()
     except (tf.errors.OpError, OSError, Image.DecompressionBombError):
+        height = width = 0
+    if not (height and width):
         return "it is not a whole JPEG, PNG or WebP" if encoded else "it cannot be read"
     if not 0 < int(height) * int(width) <= max_pixels:
         return f"its header says {width}x{height} pixels, and data.max_pixels={max_pixels}"
@@ -117,9 +119,14 @@ def _other_size(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.numpy_function(_pillow_size, [encoded], tf.int32, stateful=False), (2,))
 
 
+# An exception in a function that TensorFlow calls would print a traceback, whoever catches it.  So these two return
+# nothing of no size, which the graph refuses.
 def _pillow_size(encoded: _Encoded) -> np.ndarray:
-    with _open(encoded, "WEBP") as image:
-        return np.array([image.height, image.width], np.int32)
+    try:
+        with _open(encoded, "WEBP") as image:
+            return np.array([image.height, image.width], np.int32)
+    except Exception:  # what Pillow raises on damaged files is anything
+        return np.zeros(2, np.int32)
 
 
 def _orientation(encoded: _Encoded) -> np.int32:
@@ -147,12 +154,16 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
 def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
     # Pillow, because TensorFlow's WebP decoder writes past its buffer on animations.
     image = tf.numpy_function(_pillow_pixels, [encoded], tf.uint8, stateful=False)
-    return tf.ensure_shape(image, (None, None, 3))
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(image) > 0, [tf.shape(image)])]):
+        return tf.ensure_shape(image, (None, None, 3))
 
 
 def _pillow_pixels(encoded: _Encoded) -> np.ndarray:
-    with _open(encoded, "WEBP") as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with _open(encoded, "WEBP") as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:  # likewise
+        return np.zeros((0, 0, 3), np.uint8)
 
 
 def _open(encoded: _Encoded, *formats: str) -> Image.Image:

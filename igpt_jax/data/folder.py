@@ -30,8 +30,8 @@ def split_folders(path: str) -> dict[str, pathlib.Path]:
       InputError: there is no such folder.
     """
     root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
-        raise InputError(f"there is no folder {path}; give folder:PATH, a directory of JPEG, PNG or WebP files")
+    if not path or not root.is_dir():
+        raise InputError(f"there is no folder {path!r}; give folder:PATH, a directory of JPEG, PNG or WebP files")
     folders = {
         split: root / name for split, names in _SPLITS.items() for name in reversed(names) if (root / name).is_dir()
     }

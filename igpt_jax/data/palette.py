@@ -55,7 +55,8 @@ class Palette:
           InputError: there is no such file, or it holds no palette.
         """
         try:
-            palette = cls(np.load(path, allow_pickle=False))
+            with open(path, "rb") as file:
+                palette = cls(np.load(file, allow_pickle=False))
         except FileNotFoundError:
             raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colors in [-1, 1]") from None
         except Exception as error:  # numpy reads the header with Python's parser, which raises many types

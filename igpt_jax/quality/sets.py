@@ -57,7 +57,7 @@ def _pictures(files: list[pathlib.Path]) -> Iterator[np.ndarray]:
 
 def _read_array(path: pathlib.Path) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images = arrays["arr_0"]
     except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds of errors
         raise InputError(f"{path} holds no images under the name arr_0 ({error}); save them as arr_0") from error

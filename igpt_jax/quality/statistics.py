@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import zipfile
 
 import numpy as np
 
@@ -55,11 +54,11 @@ class Statistics:
           InputError: the file holds no such statistics.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 mean_d, covariance_dd = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
                 images = int(arrays["images"]) if "images" in arrays else 0
                 network = str(arrays["network"]) if "network" in arrays else ""
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # numpy reads the header with Python's parser, which raises many types
             raise InputError(f"{path} holds no statistics, mu and sigma ({error}); make them again") from error
         if mean_d.ndim != 1 or covariance_dd.shape != mean_d.shape * 2:
             raise InputError(f"{path}: mu and sigma have shapes {mean_d.shape} and {covariance_dd.shape}")

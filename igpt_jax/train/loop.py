@@ -55,8 +55,10 @@ def fit(
         given; the seed draws them without it.
       preemption: says when to stop early; nothing does without it.
       hooks: called with the number of every step begun, such as clu's periodic actions.
+
     Returns:
       The state after the last step.
+
     Raises:
       InputError: more than `config.optimizer.skip_spikes` losses or gradients are not finite, a file cannot be written,
         or an option cannot work.

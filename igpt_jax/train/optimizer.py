@@ -76,6 +76,7 @@ def orthogonalize(x_lio: jax.Array) -> jax.Array:
 
     Args:
       x_lio: (l, inputs, outputs), a stack of matrices; bfloat16 is precise enough.
+
     Returns:
       The same shape and type.
     """

@@ -40,8 +40,10 @@ def replay(
     Args:
       step: counted as in metrics.jsonl: the batch that made step 1 is the first.
       initial_params: as for `fit`.
+
     Returns:
       (b,) arrays by name: "index", the objective's metrics of each image, and its "gradient_norm".
+
     Raises:
       InputError: a step that the run does not have.
     """

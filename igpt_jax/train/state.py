@@ -170,8 +170,10 @@ def compile_to_fit(compile_with: Callable, config: ModelConfig, hbm_bytes: float
     Args:
       compile_with: from a model config to the compiled step.
       hbm_bytes: of a device; None where it does not say, and then everything fits.
+
     Returns:
       The compiled step, and the policy it was made with.
+
     Raises:
       InputError: not even recomputing everything fits.
     """
