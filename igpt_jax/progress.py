@@ -58,18 +58,22 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
         yield advance
 
 
-def track(batches: Iterable[dict[str, T]], what: str, images: int) -> Iterator[dict[str, T]]:
-    """Yields the batches, and shows the progress of whoever takes them; see `progress`.
+def track(
+    items: Iterable[T], what: str, total: int, unit: str, units_of: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Yields the items, and shows the progress of whoever takes them; see `progress`.
 
     Args:
-      batches: dicts whose values all have one row for each image.
+      items: what is worked on, such as batches of images.
       what: the work, such as "features".
-      images: how many images all batches have together.
+      total: how many units all items have together.
+      unit: one of them, such as "image".
+      units_of: how many units an item has.
     """
-    with progress(what, images, "image") as advance:
-        for batch in batches:
-            yield batch
-            advance(len(next(iter(batch.values()))))  # type: ignore[arg-type]
+    with progress(what, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(units_of(item))
 
 
 def _is_primary_process() -> bool:

@@ -45,17 +45,17 @@ def test_a_terminal_gets_a_bar_that_goes_when_the_work_is_done():
 
 
 def test_track_hands_on_every_batch_as_it_is():
-    batches = [{"tokens": [1, 2]}, {"tokens": [3]}]
-    assert list(track(batches, "features", 3)) == batches
+    batches = [[1, 2], [3]]
+    assert list(track(batches, "features", 3, "image", len)) == batches
 
 
 def test_a_failure_inside_is_not_hidden():
     def batches():
-        yield {"tokens": [1, 2]}
+        yield [1, 2]
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        list(track(batches(), "features", 3))
+        list(track(batches(), "features", 3, "image", len))
 
 
 def run(program):

@@ -183,7 +183,7 @@ class Run:
             max_skipped=self.config.data.tolerated,
         )
         if task:
-            batches = track(batches, task, len(source) * epochs)
+            batches = track(batches, task, len(source) * epochs, "image", lambda batch: len(batch["tokens"]))
         if self.config.model.causal:
             return batches
         return with_masks(batches, self.config.objective.mask_rate, self.config.seed, draw)

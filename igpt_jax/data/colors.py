@@ -1,11 +1,11 @@
 """Counts the colors of a source, which is all that fitting a palette to millions of images needs."""
 
 import numpy as np
-import tqdm
 
 from igpt_jax.data.augment import Augmentation
 from igpt_jax.data.pipeline import originals
 from igpt_jax.data.records import Source
+from igpt_jax.progress import progress
 
 _BATCH = 256  # images
 _LEAST = 64  # pixels sampled from an image when the source has more images than needed
@@ -38,12 +38,12 @@ def count_colors(
     images = min(len(source), -(-pixels // each))
     rng = np.random.default_rng(seed)
     stream = originals(source, augmentation, batch_size=_BATCH, max_skipped=max_skipped, shuffle_seed=seed)
-    with tqdm.tqdm(total=images, desc="colors", unit="image", leave=False, disable=None) as bar:
+    with progress("colors", images, "image") as advance:
         for start, batch in zip(range(0, images, _BATCH), stream, strict=False):
             image = batch["image"][: images - start].reshape(-1, context, 3)
             sampled = rng.permuted(image.astype(np.int32) @ (1 << 16, 1 << 8, 1), axis=1)[:, :each]
             codes, times = np.unique(sampled, return_counts=True)
             counts[codes] += times
-            bar.update(len(sampled))
+            advance(len(sampled))
     codes = np.flatnonzero(counts)
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8), counts[codes]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from scipy.spatial import cKDTree
 
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
+from igpt_jax.progress import progress
 
 _SAMPLE = 2**17  # distinct colors, at most, that k-means++ chooses its centers from and that are fitted first
 _GREEDY = 4096  # centers, at most, for which k-means++ is greedy: each center is the best of several candidates
@@ -108,12 +108,12 @@ def _lloyd(
 ) -> tuple[np.ndarray, list[float]]:
     """Returns the centers and the inertia at each iteration."""
     inertia: list[float] = []
-    with tqdm.tqdm(total=iterations, desc="k-means", unit="iteration", leave=False, disable=None) as bar:
+    with progress("k-means", iterations, "iteration") as advance:
         while len(inertia) < iterations and not _settled(inertia):
             nearest, distances = _nearest(points, centers)
             inertia.append(float(counts @ distances))
             centers = _means(points, counts, nearest, distances, len(centers))
-            bar.update()
+            advance(1)
     return centers, inertia
 
 

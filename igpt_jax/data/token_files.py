@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-import tqdm
 
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
 from igpt_jax.errors import InputError
 from igpt_jax.files import make_directory
+from igpt_jax.progress import progress
 from igpt_jax.types import HostBatch
 
 MANIFEST, PALETTE = "manifest.json", "palette.npy"
@@ -120,8 +120,8 @@ def write_tokens(
     for split, (images, stream) in splits.items():
         shards = [f"{split}-{i:05d}.npy" for i in range(-(-images // _SHARD))]
         done = next((i for i, name in enumerate(shards) if not _labels(directory / name).exists()), len(shards))
-        with tqdm.tqdm(total=images, initial=min(done * _SHARD, images), desc=split, unit="image", disable=None) as bar:
-            for name, (tokens, labels) in zip(shards[done:], _in_shards(stream(done * _SHARD), bar), strict=False):
+        with progress(f"tokens of {split}", images, "image", min(done * _SHARD, images)) as advance:
+            for name, (tokens, labels) in zip(shards[done:], _in_shards(stream(done * _SHARD), advance), strict=False):
                 _save(directory / name, tokens)
                 _save(_labels(directory / name), labels)
         plan["splits"][split]["shards"] = shards
@@ -141,7 +141,7 @@ def _claim(directory: pathlib.Path, plan: dict[str, Any]) -> None:
     _save_json(directory / _PLAN, plan)
 
 
-def _in_shards(stream: Iterator[HostBatch], bar: tqdm.tqdm) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _in_shards(stream: Iterator[HostBatch], advance: Callable[[int], None]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     tokens: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     count = 0
@@ -149,7 +149,7 @@ def _in_shards(stream: Iterator[HostBatch], bar: tqdm.tqdm) -> Iterator[tuple[np
         tokens.append(batch["tokens"].astype(np.uint16))
         labels.append(batch["label"])
         count += len(labels[-1])
-        bar.update(len(labels[-1]))
+        advance(len(labels[-1]))
         if count >= _SHARD:
             yield np.concatenate(tokens), np.concatenate(labels)
             tokens, labels, count = [], [], 0

@@ -1,18 +1,17 @@
 """Sampling of new images, and completion of images from their first pixels, in batches over the mesh."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.generate.sample import Drawn, Sampler, fastest_window, image_keys, sample
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
+from igpt_jax.progress import progress
 from igpt_jax.types import Batch, HostBatch, Params
 
 
@@ -88,11 +87,8 @@ def draw_batches(
     rngs_b, results = image_keys(seed, count), []
     arrays = {"number": np.arange(count)} | arrays
     batches = ({name: x[i : i + batch_size] for name, x in arrays.items()} for i in range(0, count, batch_size))
-    with tqdm.tqdm(total=count, unit="image", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
+    with progress("sampling", count, "image") as advance:
         for result in map_batches(lambda batch: draw(rngs_b[batch["number"]], batch), batches, mesh):
             results.append(result)
-            bar.update(len(jax.tree.leaves(result)[0]))
-            if bar.disable and count > batch_size:  # a log file gets plain lines in place of the bar
-                done = min(count, len(results) * batch_size)
-                print(f"{done} of {count} images drawn", file=sys.stderr, flush=True)
+            advance(len(jax.tree.leaves(result)[0]))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)

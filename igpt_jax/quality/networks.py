@@ -5,18 +5,18 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import image_features
 from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.progress import track
 from igpt_jax.quality.inception import SIDE, Inception, load_inception
 from igpt_jax.types import Batch
 from igpt_jax.weights.load import load
@@ -79,7 +79,8 @@ def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: i
 
     def over_batches(images_bhwc: np.ndarray) -> np.ndarray:
         batches = ({"images": images_bhwc[i : i + batch_size]} for i in range(0, len(images_bhwc), batch_size))
-        return np.concatenate(list(_shown(map_batches(features, batches, mesh), len(images_bhwc))))
+        outputs = map_batches(features, batches, mesh)
+        return np.concatenate(list(track(outputs, "features", len(images_bhwc), "image", len)))
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return FeatureNetwork(f"inception {digest}, resize {resize}", over_batches)
@@ -120,17 +121,9 @@ def _run_network(workdir: pathlib.Path, mesh: Mesh, batch_size: int) -> FeatureN
         tokens_bt = palette.encode(images_bhwc)
         batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
         features = (x_bld[:, layer] for x_bld in map_batches(features_of, batches, mesh))
-        return np.concatenate(list(_shown(features, len(tokens_bt))))
+        return np.concatenate(list(track(features, "features", len(tokens_bt), "image", len)))
 
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(np.asarray(leaf).tobytes())
     return FeatureNetwork(f"igpt_jax run {workdir.name}, layer {layer}, {digest.hexdigest()[:12]}", over_batches)
-
-
-def _shown(batches: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
-    """Passes batches through, and shows a progress bar."""
-    with tqdm.tqdm(total=total, desc="features", unit="image", dynamic_ncols=True, disable=None) as bar:
-        for batch in batches:
-            bar.update(len(batch))
-            yield batch

@@ -19,8 +19,9 @@ import numpy as np
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
+from igpt_jax.progress import track
 from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_architecture, resolution_of
-from igpt_jax.weights.stream import Weights, progress
+from igpt_jax.weights.stream import Weights
 from igpt_jax.weights.tensor_files import open_tensors
 
 SCOPE, UNSCOPED = "transformer.", ("lm_head.", "score.")
@@ -88,7 +89,7 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
         )
     names = {name: name if name.startswith(UNSCOPED) else SCOPE + name for name in layout.parts}
     shapes = {names[name]: layout.shape(name) for name in names}
-    tensors = (layout.pack(name, weights.read) for name in progress(names))
+    tensors = (layout.pack(name, weights.read) for name in track(names, "weights", len(names), "tensor"))
     _write_safetensors(directory / "model.safetensors", shapes, tensors)
 
 

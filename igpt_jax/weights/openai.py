@@ -11,8 +11,9 @@ import numpy as np
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
+from igpt_jax.progress import track
 from igpt_jax.weights.layout import BIASES, Layout, Part, Stored, check_architecture, resolution_of
-from igpt_jax.weights.stream import Weights, progress
+from igpt_jax.weights.stream import Weights
 
 SCOPE = "model/"
 PALETTE = "kmeans_centers.npy"
@@ -82,7 +83,8 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     layout = Layout(config, format="openai")
     names, prefix = list(layout.parts), directory / f"model.ckpt-{weights.step}"
     shards: list[str] = []
-    for start in progress(range(0, len(names), TENSORS_PER_SHARD)):
+    starts = range(0, len(names), TENSORS_PER_SHARD)
+    for start in track(starts, "weights", len(starts), "file"):
         chosen = names[start : start + TENSORS_PER_SHARD]
         shards.append(f"{prefix}.part-{len(shards)}")
         tf.raw_ops.SaveV2(

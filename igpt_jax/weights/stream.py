@@ -1,19 +1,19 @@
 """Weights in files, read one parameter at a time: converting needs little memory, and loading only one copy."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from igpt_jax.config import ModelConfig
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.progress import track
 from igpt_jax.train.state import abstract_params
 from igpt_jax.types import Params
 from igpt_jax.weights.layout import Part
@@ -50,7 +50,9 @@ class Weights:
     def place(self, mesh: Mesh) -> Params:
         """Reads all parameters directly into their shardings on the mesh; the host holds only one at a time."""
         leaves, tree = jax.tree.flatten_with_path(abstract_params(ImageGPT(self.config), mesh))
-        return jax.tree.unflatten(tree, [self._place(keys, like) for keys, like in progress(leaves)])
+        return jax.tree.unflatten(
+            tree, [self._place(keys, like) for keys, like in track(leaves, "weights", len(leaves), "tensor")]
+        )
 
     def _place(self, keys: tuple[Any, ...], like: Any) -> jax.Array:
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
@@ -85,8 +87,3 @@ def check_finite(params: Params, path: object) -> None:
             f"{path} holds NaN or infinity in {len(broken)} tensors: {named}; take an earlier checkpoint, or download "
             "it again"
         )
-
-
-def progress(tensors: Iterable[T]) -> Iterable[T]:
-    """Iterates with a progress bar if stderr is a terminal."""
-    return tqdm(tensors, unit="tensor", disable=None)

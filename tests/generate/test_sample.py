@@ -156,11 +156,6 @@ def test_every_token_of_a_bfloat16_window_is_drawn_from_the_networks_own_logits(
     assert rounding < 0.25 * logits_btv.std()
 
 
-def test_long_drawing_says_how_far_it_is(capfd):
-    complete(MODEL, draw_params(TINY), given(1), n=5, seed=0, mesh=ONE, batch_size=2)
-    assert capfd.readouterr().err.splitlines() == [f"{n} of 5 images drawn" for n in (2, 4, 5)]
-
-
 @pytest.mark.parametrize(
     ("sampler", "kept"),
     [

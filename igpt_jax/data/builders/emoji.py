@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tqdm
 from fontTools.ttLib import TTFont, TTLibError
 from PIL import Image, ImageDraw, ImageFont, features
 
 from igpt_jax.config import EmojiConfig
 from igpt_jax.data.tensorflow import tfds
 from igpt_jax.errors import InputError
+from igpt_jax.progress import track
 
 _SIDE = 64  # side of a stored drawing, in pixels
 _HELD_OUT = 0.1  # of the base emoji, once for validation and once for the test split
@@ -181,7 +181,7 @@ def _draw(config: EmojiDrawings) -> Iterator[tuple[_Emoji, np.ndarray]]:
     font = ImageFont.truetype(config.font, size, layout_engine=ImageFont.Layout.RAQM)
     listed = _read(config)
     width, seen = math.ceil(font.getlength(listed[0].text)), set()
-    for emoji in tqdm.tqdm(listed, desc="emoji", leave=False, disable=None):
+    for emoji in track(listed, "drawing emoji", len(listed), "drawing"):
         if font.getlength(emoji.text) > width:  # the font lacks it, and draws its parts side by side
             continue
         picture = Image.new("RGBA", (2 * width, 2 * width))
