@@ -4,22 +4,27 @@
     python -m igpt_jax train --config=experiments/emoji.py --workdir=runs/emoji
 
 About 3,600 drawings in 16x16 pixels and 128 colors; `--config=experiments/emoji.py:resolution=24` or 32 has more
-pixels and takes longer.  Not an experiment of the paper: its recipe, in miniature.
+pixels and takes longer.  Not an experiment of the paper.  `recipe=modern` trains with Muon, rotary positions and the
+other ingredients of recipe.py; `recipe=paper` with the paper's recipe, which needs twice the steps.
+
+Steps, flips and weight decay were chosen on held-out training images (seed 0, 700 steps, nats per token): the paper's
+recipe 1.414; the modern one 1.327; with flips 1.268; with weight decay 1.257; with both 1.229.
 """
 
 import ml_collections
 
 from experiments.arguments import read_arguments
+from experiments.recipe import RECIPES, add_ingredients
 from igpt_jax.config import default_config
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     """The whole run: palette, pretraining, evaluation and report."""
-    given = read_arguments(arguments, resolution=("16", "24", "32"))
+    given = read_arguments(arguments, resolution=("16", "24", "32"), recipe=("modern", "paper"))
     config = default_config()
-    config.steps = 1400
+    config.steps = 700 if given["recipe"] == "modern" else 1400
     config.log_every = 50
-    config.checkpoint_every = 700
+    config.checkpoint_every = 350
 
     config.model.layers = 4
     config.model.width = 64
@@ -30,7 +35,11 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 
     config.data.name = "emoji"
     config.data.batch_size = 32
+    config.data.augmentation = "flip"
 
     config.optimizer.learning_rate = 3e-3
+    add_ingredients(config, RECIPES[given["recipe"]])
+    if given["recipe"] == "modern":
+        config.optimizer.weight_decay = 0.1
     config.evaluate.batch_size = 64
     return config
