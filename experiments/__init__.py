@@ -1,0 +1,1 @@
+"""The experiments of the paper and of this project; README.md lists them."""

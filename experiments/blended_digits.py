@@ -3,17 +3,17 @@
     python -m igpt_jax train --config=experiments/blended_digits.py --workdir=runs/blended_digits
 
 Each 8x8 digit lies at a random place of a 16x16 square of a photograph; every channel is |digit - photograph|, as in
-MNIST-M (Ganin et al. 2016, section 4.2).  Not an experiment of the paper: its recipe, in miniature.
+MNIST-M (Ganin et al. 2016, section 4.2).  Not an experiment of the paper.
 """
 
 import ml_collections
 
-from experiments import emoji
+from experiments import photographs
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     """The whole run, with the model and the arguments of emoji.py."""
-    config = emoji.get_config(arguments)
+    config = photographs.get_config(arguments)
     config.data.name = "blended_digits"
     config.evaluate.probe.augmented_epochs = 3
     return config

@@ -13,7 +13,8 @@ from igpt_jax.config import ObjectiveConfig, OptimizerConfig, ParallelConfig
 from igpt_jax.objectives import autoregressive, bert, joint, objective_function
 from igpt_jax.parallel.mesh import make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import init_params, init_state, jit_train_step
+from igpt_jax.train.state import init_params, init_state
+from igpt_jax.train.step import jit_train_step
 from tests import reference
 
 TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=4, vocabulary=9)

@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 from igpt_jax.config import RunConfig
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import put_batch
+from igpt_jax.train.compile import compile_train_step
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import compile_train_step, first_state
+from igpt_jax.train.state import first_state
 
 
 @dataclasses.dataclass(frozen=True)

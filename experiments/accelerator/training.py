@@ -20,8 +20,10 @@ from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import autoregressive
 from igpt_jax.parallel.mesh import batch_sharding, make_mesh, put_batch
 from igpt_jax.parallel.plan import total_bytes
+from igpt_jax.train.compile import device_memory
 from igpt_jax.train.optimizer import adam
-from igpt_jax.train.state import abstract_state, device_memory, init_state, jit_train_step
+from igpt_jax.train.state import abstract_state, init_state
+from igpt_jax.train.step import jit_train_step
 
 GIB = 2**30
 LEARNING_RATE = 1e-4

@@ -11,8 +11,9 @@ import igpt_jax as ig
 from igpt_jax.config import SIZES, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.parallel.mesh import make_mesh, put_batch
+from igpt_jax.train.compile import compile_train_step
 from igpt_jax.train.optimizer import make_optimizer
-from igpt_jax.train.state import compile_train_step, first_state, init_params
+from igpt_jax.train.state import first_state, init_params
 
 SMALL = ModelConfig(layers=4, width=256, heads=4, unroll=4)
 S = dataclasses.replace(SIZES["s"], unroll=24)  # takes twice as long to compile, and is 4 % faster

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory, read_window
@@ -18,7 +19,7 @@ from igpt_jax.report.sheets import plot_completions, plot_passes, save_drawing
 SHOWN = 6  # images in the sheet, and test images completed if no others are given
 
 
-def main(config, workdir, options) -> None:
+def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
     """Writes the completions as PNGs of the model's own size, a sheet for looking at, and completions.npz."""
     del config, workdir
     if options.n < 1:
@@ -63,14 +64,14 @@ def main(config, workdir, options) -> None:
         **passes,
     )
     if options.gif:
-        tokens_bt, passes_bt = (x_bnt[shown].reshape(-1, x_bnt.shape[-1]) for x_bnt in (drawn.tokens, drawn.passes))
-        images = loaded.palette.decode(tokens_bt)
+        shown_bt, passes_bt = (x_bnt[shown].reshape(-1, x_bnt.shape[-1]) for x_bnt in (drawn.tokens, drawn.passes))
+        images = loaded.palette.decode(shown_bt)
         save_drawing(out / "drawing.gif", images, passes_bt)
         plot_passes(out / "passes.png", images, passes_bt)
     print(f"{options.n} completions each of {len(names)} images{pace}: {out}")
 
 
-def hidden_positions(options, loaded: Loaded) -> np.ndarray:
+def hidden_positions(options: flags.FlagValues, loaded: Loaded) -> np.ndarray:
     """Which positions --rows, --pixels or --mask leave to draw: (context,) bool.
 
     Raises InputError where they do not fit the model.

@@ -1,11 +1,13 @@
 """Makes weights of one format into another."""
 
+from absl import flags
+
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import count_parameters
 from igpt_jax.weights.convert import convert
 
 
-def main(config: None, workdir: None, options) -> None:
+def main(config: None, workdir: None, options: flags.FlagValues) -> None:
     """Writes the weights of --input to the new directory --output, in the format --to."""
     del config, workdir
     for name in ("input", "output", "to"):

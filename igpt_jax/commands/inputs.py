@@ -2,15 +2,17 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 
 from igpt_jax.config import DataConfig, ParallelConfig
-from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.types import Params
 from igpt_jax.weights.load import load
 
 
@@ -19,12 +21,12 @@ class Loaded:
     """A model that runs, with its palette, on a mesh of all devices."""
 
     model: ImageGPT
-    params: dict
-    palette: Palette
+    params: Params
+    palette: Any  # a Palette, or what stands for a missing one and says so
     mesh: Mesh
 
 
-def load_model(options) -> Loaded:
+def load_model(options: flags.FlagValues) -> Loaded:
     """Loads what --workdir or --weights names.  Raises InputError where it is not exactly one of them."""
     if bool(options.workdir) == bool(options.weights):
         raise InputError("give either --workdir=DIR or --weights=PATH (a work dir, Hugging Face or OpenAI weights)")
@@ -35,7 +37,7 @@ def load_model(options) -> Loaded:
     return Loaded(model, params, palette, mesh)
 
 
-def load_tokens(options, loaded: Loaded, count: int) -> tuple[list[str], np.ndarray]:
+def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[list[str], np.ndarray]:
     """The images of --images, or else the first `count` test images of the work dir, as tokens.
 
     Image files come as evaluation sees them: their central square, resampled by the work dir's filter, by area without
@@ -63,7 +65,7 @@ def load_tokens(options, loaded: Loaded, count: int) -> tuple[list[str], np.ndar
     return [source.name(row) for row in source.rows], tokens_bt
 
 
-def read_window(options) -> int | None:
+def read_window(options: flags.FlagValues) -> int | None:
     """--window as a number, or None for auto.  Raises InputError for anything else."""
     if options.window == "auto":
         return None
@@ -72,7 +74,7 @@ def read_window(options) -> int | None:
     return int(options.window)
 
 
-def output_directory(options, name: str) -> pathlib.Path:
+def output_directory(options: flags.FlagValues, name: str) -> pathlib.Path:
     """--out, or a directory of that name in the work dir.  Raises InputError where there is neither."""
     if not options.out and not options.workdir:
         raise InputError("--out=DIR is missing; name a directory for the pictures")

@@ -1,6 +1,9 @@
 """Fits a palette to the training images of a source and draws it."""
 
 import pathlib
+from typing import Any
+
+from absl import flags
 
 from igpt_jax.config import EMBEDDED, DataConfig, EmojiConfig
 from igpt_jax.data import kmeans
@@ -15,14 +18,14 @@ from igpt_jax.report.sheets import plot_palette
 _SHOWN = 12  # training images
 
 
-def main(config, workdir, options) -> None:
+def main(config: None, workdir: None, options: flags.FlagValues) -> None:
     """Writes --out (.npy) and, beside it, a picture of the colors and of images before and after them (.png)."""
     del config, workdir
     if not 2 <= options.size <= 65536:
         raise InputError(f"--size={options.size} must lie in 2 to 65536")
     for name in ("pixels", "iterations", "resolution"):
-        if options[name].value < 1:
-            raise InputError(f"--{name}={options[name].value} must be at least 1")
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name}={getattr(options, name)} must be at least 1")
     out = pathlib.Path(options.out)
     if out.suffix != ".npy":
         raise InputError(f"--out={out} must end in .npy")
@@ -38,7 +41,7 @@ def main(config, workdir, options) -> None:
     print(f"{out}: {report.describe(palette)}, hash {palette.hash}")
 
 
-def source_config(options, **settings) -> DataConfig:
+def source_config(options: flags.FlagValues, **settings: Any) -> DataConfig:
     """The flags that say where images come from, as the data section of a config."""
     if not options.source or options.source.startswith("tokens:"):
         raise InputError(

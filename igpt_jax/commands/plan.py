@@ -6,6 +6,10 @@ import json
 import os
 import pathlib
 import time
+from typing import Any
+
+from absl import flags
+from jax.stages import Compiled
 
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # it takes no lock against other compilations
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -28,13 +32,14 @@ from igpt_jax.parallel.plan import (
     sampling_work,
     training_work,
 )
+from igpt_jax.train.compile import compile_train_step
 from igpt_jax.train.optimizer import make_optimizer
-from igpt_jax.train.state import abstract_params, abstract_state, compile_train_step
+from igpt_jax.train.state import abstract_params, abstract_state
 
 PROGRAMS = ("train", "features", "sample")
 
 
-def main(config: RunConfig, workdir: pathlib.Path | None, options) -> None:
+def main(config: RunConfig, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
     """Prints the plan, for people or as JSON; nothing is written, and no data are read."""
     del workdir
     if options.what not in PROGRAMS:
@@ -51,7 +56,7 @@ def main(config: RunConfig, workdir: pathlib.Path | None, options) -> None:
     print(json.dumps(plan, indent=2) if options.json else _in_words(plan, options.what))
 
 
-def _plan(config, where, what):
+def _plan(config: RunConfig, where: Slice, what: str) -> dict[str, Any]:
     start = time.perf_counter()
     parameters = count_parameters(config.model)
     if what == "train":
@@ -71,7 +76,7 @@ def _plan(config, where, what):
     return describe(compiled, work, where, collectives=collectives, remat=remat, compile_seconds=seconds)
 
 
-def _compile_training(config, where):
+def _compile_training(config: RunConfig, where: Slice) -> tuple[Compiled, str]:
     optimizer = make_optimizer(config.optimizer, lambda _: config.optimizer.learning_rate, config.model.dtype)
     state = abstract_state(ImageGPT(config.model), optimizer, where.mesh)
     batch = {"tokens": _tokens(config, where, config.data.batch_size)}
@@ -81,14 +86,14 @@ def _compile_training(config, where):
     return compile_train_step(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes)
 
 
-def _compile_features(config, where):
+def _compile_features(config: RunConfig, where: Slice) -> Compiled:
     model, tokens_bt = ImageGPT(config.model), _tokens(config, where, config.evaluate.batch_size)
     params = abstract_params(model, where.mesh)
     with logical_axes(where.mesh):
         return image_features.lower(model, params, {"tokens": tokens_bt}).compile()
 
 
-def _compile_sample(config, where):
+def _compile_sample(config: RunConfig, where: Slice) -> Compiled:
     model, b = ImageGPT(config.model), config.evaluate.batch_size
     rngs_b = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
     rngs_b = jax.ShapeDtypeStruct(rngs_b.shape, rngs_b.dtype, sharding=batch_sharding(where.mesh))
@@ -98,11 +103,11 @@ def _compile_sample(config, where):
         return sample.lower(model, params, rngs_b, nothing_bt).compile()
 
 
-def _tokens(config, where, images):
+def _tokens(config: RunConfig, where: Slice, images: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((images, config.model.context), jnp.int32, sharding=batch_sharding(where.mesh))
 
 
-def _in_words(plan, what):
+def _in_words(plan: dict[str, Any], what: str) -> str:
     size = {name: f"{count / 2**30:.2f}" for name, count in plan["bytes_per_device"].items()}
     seconds = {name: f"{x:.4f}" for name, x in plan["seconds"].items()}
     mesh = " x ".join(f"{name} {ways}" for name, ways in plan["mesh"].items())

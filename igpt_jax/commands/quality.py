@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from absl import flags
 
 from igpt_jax.commands.inputs import output_directory
 from igpt_jax.commands.run import Run, saved_config
-from igpt_jax.config import ParallelConfig
+from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows, split_features
 from igpt_jax.evaluate.probe import fit
@@ -23,6 +26,7 @@ from igpt_jax.quality.networks import open_network
 from igpt_jax.quality.sets import read_images
 from igpt_jax.quality.statistics import Statistics
 from igpt_jax.report.sheets import plot_neighbors
+from igpt_jax.types import HostBatch, Params
 from igpt_jax.weights.load import load
 
 SHOWN = 24  # samples in the sheet
@@ -39,7 +43,7 @@ TITLES = {
 }
 
 
-def main(config, workdir, options) -> None:
+def main(config: RunConfig | None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
     """Draws samples, or takes those of --samples; prints and writes quality.json and neighbors.png."""
     if options.n < 1 or options.views < 1:
         raise InputError(f"--n={options.n} and --views={options.views} must both be 1 or more")
@@ -52,13 +56,14 @@ def main(config, workdir, options) -> None:
         return
     make_directory(out)
     if pictures:
-        plot_neighbors(out / "neighbors.png", *pictures)
+        samples, neighbors, rms = pictures
+        plot_neighbors(out / "neighbors.png", samples, neighbors, rms)
     (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
     _print(result)
     print(f"{'quality.json, neighbors.png' if pictures else 'quality.json'}: {out}")
 
 
-def _measures(options) -> Measures | None:
+def _measures(options: flags.FlagValues) -> Measures | None:
     """What --metrics asks for; None where it asks for nothing."""
     if not options.metrics:
         return None
@@ -71,14 +76,16 @@ def _measures(options) -> Measures | None:
     return Measures(names, options.neighbors, options.kid_subset, options.infinity, options.seed)
 
 
-def _measure_files(options, measures):
+def _measure_files(options: flags.FlagValues, measures: Measures | None) -> dict[str, Any]:
     """Sets of files alone, without a run."""
     if not (options.samples and options.reference and measures):
         raise InputError("without --workdir, quality needs --samples, --reference, --metrics and --features")
     return {"features": _compare(options, measures, {"samples": read_images(options.samples)}, options.reference)}
 
 
-def _compare(options, measures, sets, reference):
+def _compare(
+    options: flags.FlagValues, measures: Measures, sets: dict[str, np.ndarray], reference: Any
+) -> dict[str, Any]:
     """In a network's features; `reference` is a set of images or what --reference names."""
     network = open_network(
         pathlib.Path(options.features), options.resize, make_mesh(ParallelConfig()), options.batch_size
@@ -93,7 +100,7 @@ def _compare(options, measures, sets, reference):
     return {"reference": named, "samples_from": options.samples or "drawn"} | found
 
 
-def _read_reference(place):
+def _read_reference(place: str) -> Statistics | np.ndarray:
     """A file of statistics, or images."""
     if place.endswith(".npz"):
         with np.load(place, allow_pickle=False) as arrays:
@@ -102,7 +109,9 @@ def _read_reference(place):
     return read_images(place)
 
 
-def _measure_run(config, workdir, options, measures):
+def _measure_run(
+    config: RunConfig | None, workdir: pathlib.Path, options: flags.FlagValues, measures: Measures | None
+) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """A run's samples beside its held-out images.  Returns the result, and what the sheet of neighbors shows."""
     run = Run.open(config, workdir) if config else Run(saved_config(workdir), workdir)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
@@ -148,12 +157,14 @@ def _measure_run(config, workdir, options, measures):
     return result, (images["samples"][:SHOWN], train[index_b[:SHOWN]], rms_b[:SHOWN])
 
 
-def _tokens(examples):
+def _tokens(examples: Iterator[HostBatch]) -> tuple[np.ndarray, np.ndarray]:
     batches = list(examples)
     return np.concatenate([b["tokens"] for b in batches]), np.concatenate([b["label"] for b in batches])
 
 
-def _labels(run, params, train_bt, labels_b, sets):
+def _labels(
+    run: Run, params: Params, train_bt: np.ndarray, labels_b: np.ndarray, sets: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """What a probe of the layer that `evaluate` found best calls the images; the training labels beside them."""
     path = pathlib.Path(run.workdir) / "evaluation.json"
     if not path.exists():
@@ -163,7 +174,7 @@ def _labels(run, params, train_bt, labels_b, sets):
     settings_gs = np.full((1, 1), probe["settings"][probe["layer_numbers"].index(layer)], np.float32)
     config = dataclasses.replace(run.config.evaluate.probe, solver=probe["solver"])
 
-    def features(tokens_bt, labels_b):
+    def features(tokens_bt: np.ndarray, labels_b: np.ndarray) -> Rows:
         parts = [slice(i, i + size) for i in range(0, len(tokens_bt), size)]
         batches = ({"tokens": tokens_bt[part], "label": labels_b[part]} for part in parts)
         return Rows.all(*split_features(run.model, params, batches, run.mesh))
@@ -180,7 +191,7 @@ def _labels(run, params, train_bt, labels_b, sets):
     }
 
 
-def _print(result):
+def _print(result: dict[str, Any]) -> None:
     if "nearest_training_image" in result:
         print(f"{'against the training images':<44}{'samples':>10}{'held out':>10}")
     rows = [(f"nearest, RMS 0-255: {key}", "nearest_training_image", key) for key in ("median", "minimum", "copies")]
@@ -197,5 +208,5 @@ def _print(result):
                 _print_row(title, {name: found[name][key] for name in SETS if name in found})
 
 
-def _print_row(title, values):
+def _print_row(title: str, values: dict[str, float]) -> None:
     print(f"{title:<44}" + "".join(f"{values[name]:>10.4g}" for name in SETS if name in values))

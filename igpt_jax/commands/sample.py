@@ -1,6 +1,9 @@
 """Draws new images."""
 
+import pathlib
+
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from igpt_jax.commands.inputs import load_model, output_directory, read_window
@@ -14,7 +17,7 @@ from igpt_jax.report.sheets import plot_passes, save_drawing, save_samples
 SHOWN = 12  # images in passes.png
 
 
-def main(config, workdir, options) -> None:
+def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
     """Writes n PNGs of the model's own size, a grid for looking at, and samples.npz with the tokens."""
     del config, workdir
     if options.n < 1:

@@ -1,8 +1,10 @@
 """Scores images: how likely a model finds them, and which pixels surprise it."""
 
 import json
+import pathlib
 
 import numpy as np
+from absl import flags
 
 from igpt_jax.commands.inputs import load_model, load_tokens, output_directory
 from igpt_jax.evaluate.likelihood import likelihood
@@ -13,7 +15,7 @@ from igpt_jax.report.sheets import plot_surprise
 SHOWN = 24  # images in the picture, and test images scored if no others are given
 
 
-def main(config, workdir, options) -> None:
+def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
     """Prints the nats per token of every image; writes scores.json, nats.npz and surprise.png."""
     del config, workdir
     out = output_directory(options, "scores")

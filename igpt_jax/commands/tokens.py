@@ -2,20 +2,25 @@
 
 import functools
 import pathlib
+from collections.abc import Iterator
+
+from absl import flags
 
 from igpt_jax.commands.palette import source_config
-from igpt_jax.data.augment import augmentations
+from igpt_jax.data.augment import Augmentation, augmentations
 from igpt_jax.data.builders import describe_emoji
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples
+from igpt_jax.data.records import Source
 from igpt_jax.data.sources import load_source, split_names
 from igpt_jax.data.token_files import write_tokens
 from igpt_jax.errors import InputError
+from igpt_jax.types import HostBatch
 
 _BATCH = 256  # images
 
 
-def main(config, workdir, options) -> None:
+def main(config: None, workdir: None, options: flags.FlagValues) -> None:
     """Fills --out with the shards of every split that the source has, the palette and a manifest."""
     del config, workdir
     for name in ("palette", "out"):
@@ -44,7 +49,15 @@ def main(config, workdir, options) -> None:
     print(f"{out}: " + ", ".join(f"{images:,} {split}" for split, (images, _) in splits.items()) + " images as tokens")
 
 
-def _stream(source, palette, augmentation, epochs, seed, max_skipped, start):
+def _stream(
+    source: Source,
+    palette: Palette,
+    augmentation: Augmentation,
+    epochs: int,
+    seed: int,
+    max_skipped: int,
+    start: int,
+) -> Iterator[HostBatch]:
     return examples(
         source,
         palette,

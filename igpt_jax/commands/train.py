@@ -3,8 +3,11 @@
 import contextlib
 import pathlib
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from absl import flags
 
 from igpt_jax.commands.evaluate import evaluate, is_probed, measure_accuracy, restore
 from igpt_jax.commands.probes import probe_scalars
@@ -19,9 +22,10 @@ from igpt_jax.train.loop import fit
 from igpt_jax.train.optimizer import warmup_steps
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.replay import replay
+from igpt_jax.types import Params
 
 
-def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
+def main(config: RunConfig, workdir: pathlib.Path, options: flags.FlagValues) -> None:
     """Fills WORKDIR: checkpoints, metrics.jsonl, TensorBoard events, evaluation.json and report/.
 
     With --replay=STEP writes nothing, and shows what each image of that step's batch did to the loss.
@@ -41,7 +45,7 @@ def main(config: RunConfig, workdir: pathlib.Path, options) -> None:
                 report(run, params)
 
 
-def _say_warmup(run):
+def _say_warmup(run: Run) -> None:
     """One line where the warm-up is shorter than the config says, since the run is short."""
     config, steps_per_epoch = run.config.optimizer, len(run.train_source) / run.config.data.batch_size
     wanted = round(config.warmup_epochs * steps_per_epoch)
@@ -54,8 +58,8 @@ def _say_warmup(run):
         )
 
 
-def _train(run, start, preemption, hooks):
-    def measure(params):
+def _train(run: Run, start: float, preemption: Preemption, hooks: Sequence[Callable[[int], object]]) -> Params:
+    def measure(params: Params) -> dict[str, float]:
         nats = mean_nats(run.model, params, run.test_examples(), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
         if run.config.model.classes:
@@ -85,7 +89,7 @@ def _train(run, start, preemption, hooks):
     return params
 
 
-def _replay(run, step):
+def _replay(run: Run, step: int) -> None:
     replay(
         run.config,
         run.workdir,
@@ -97,12 +101,12 @@ def _replay(run, step):
     )
 
 
-def _standing(workdir):
+def _standing(workdir: pathlib.Path) -> str:
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         return f"the checkpoint of step {checkpoints.steps[0]} is saved" if checkpoints.steps else "no step was taken"
 
 
-def _profilers(workdir):
+def _profilers(workdir: pathlib.Path) -> list[Any]:
     """Traces five steps, from the tenth on, for TensorBoard's profiler; and again every hour."""
     from clu.periodic_actions import Profile
 

@@ -4,7 +4,7 @@ import json
 import operator
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -95,7 +95,7 @@ def write_tokens(
     directory: pathlib.Path,
     palette: Palette,
     facts: dict[str, Any],
-    splits: dict[str, tuple[int, Callable[[int], Iterator[HostBatch]]]],
+    splits: Mapping[str, tuple[int, Callable[[int], Iterator[HostBatch]]]],
 ) -> None:
     """Writes the palette, each split as shards of uint16 tokens with their labels, and finally the manifest.
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from jax.sharding import Mesh
 
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.types import Batch, Params
 
 
 def predict(model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -27,6 +29,7 @@ def percentage(predictions_b: np.ndarray, labels_b: np.ndarray) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predict(model, params, batch):
-    _, logits_bc = model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="classify")
+def _predict(model: ImageGPT, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    outputs: Any = model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="classify")
+    _, logits_bc = outputs
     return logits_bc.argmax(axis=1).astype("int32"), batch["label"]

@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,18 +15,19 @@ from jax.sharding import Mesh
 
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.types import Batch, HostBatch, Params
 
 _CHUNK = 4096  # rows of one layer that are read from disk at once
 
 
 def split_features(
     model: ImageGPT,
-    params: dict,
-    examples: Iterable[dict],
+    params: Params,
+    examples: Iterable[HostBatch],
     mesh: Mesh,
     *,
     memory: float = math.inf,
-    directory: os.PathLike | None = None,
+    directory: os.PathLike[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The features of every layer for every image of a split, with the labels; masked where the examples have masks.
 
@@ -35,7 +37,7 @@ def split_features(
     """
     labels = []
 
-    def inputs():
+    def inputs() -> Iterator[HostBatch]:
         for batch in examples:
             labels.append(batch["label"])
             yield {name: batch[name] for name in ("tokens", "mask") if name in batch}
@@ -46,12 +48,13 @@ def split_features(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def image_features(model: ImageGPT, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
+def image_features(model: ImageGPT, params: Params, batch: Batch) -> jax.Array:
     """The features of a batch with "tokens" and perhaps "mask", images first: (b, l + 1, d) float32."""
-    return model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features").swapaxes(0, 1)
+    features_lbd: Any = model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features")
+    return features_lbd.swapaxes(0, 1)
 
 
-def stored(batches: Iterator[np.ndarray], memory: float, directory: os.PathLike | None) -> np.ndarray:
+def stored(batches: Iterator[np.ndarray], memory: float, directory: os.PathLike[str] | None) -> np.ndarray:
     """The batches one after another, as one array: on disk, read-only, where they have more than `memory` bytes.
 
     The file lies in `directory` (None: the system's for temporary files) and has no name there: it goes with the
@@ -66,9 +69,9 @@ def stored(batches: Iterator[np.ndarray], memory: float, directory: os.PathLike 
     return np.concatenate(held)
 
 
-def _stored_on_disk(batches, directory):
+def _stored_on_disk(batches: Iterator[np.ndarray], directory: os.PathLike[str] | None) -> np.ndarray:
     images = 0
-    with tempfile.TemporaryFile(dir=directory) as file:
+    with tempfile.TemporaryFile(dir=None if directory is None else os.fspath(directory)) as file:
         for batch in batches:
             file.write(np.ascontiguousarray(batch).view(np.uint8).data)
             images += len(batch)

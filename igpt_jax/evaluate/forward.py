@@ -14,9 +14,10 @@ from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import mean_where, token_nats
 from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
 from igpt_jax.parallel.processes import allgather
+from igpt_jax.types import Batch, HostBatch, Params
 
 
-def with_masks(examples: Iterable[dict], mask_rate: float, seed: int, draw: int = 0) -> Iterator[dict]:
+def with_masks(examples: Iterable[HostBatch], mask_rate: float, seed: int, draw: int = 0) -> Iterator[HostBatch]:
     """Adds to every batch the "mask" that a BERT model is evaluated with, (b, t) bool, True = hidden.
 
     The mask of the i-th image is a function of (seed, i, draw): each position with chance `mask_rate`.
@@ -29,18 +30,18 @@ def with_masks(examples: Iterable[dict], mask_rate: float, seed: int, draw: int 
         i += b
 
 
-def mean_nats(model: ImageGPT, params: dict, examples: Iterable[dict], mesh: Mesh) -> float:
+def mean_nats(model: ImageGPT, params: Params, examples: Iterable[HostBatch], mesh: Mesh) -> float:
     """Mean negative log-likelihood of the images, in nats per token; every image counts once, on any mesh.
 
     Where the examples have masks, of the hidden tokens alone; an image without any does not count.
     """
-    inputs = ({name: batch[name] for name in ("tokens", "mask") if name in batch} for batch in examples)
+    inputs = ({name: x for name, x in batch.items() if name in ("tokens", "mask")} for batch in examples)
     results = map_batches(functools.partial(_image_nats, model, params), inputs, mesh)
     nats_b, counted_b = map(np.concatenate, zip(*results, strict=True))
     return float(nats_b[counted_b].mean())
 
 
-def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: Mesh) -> Iterator:
+def map_batches(function: Callable[[Batch], Any], batches: Iterable[HostBatch], mesh: Mesh) -> Iterator[Any]:
     """Yields function(batch) as numpy arrays on every process; all are given all batches.
 
     Each is split over the mesh's `data` axis, and filled up to the size of the first; the results are cut back.
@@ -56,6 +57,7 @@ def map_batches(function: Callable[[dict], Any], batches: Iterable[dict], mesh: 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _image_nats(model, params, batch):
-    nats_bt = token_nats(model.apply({"params": params}, batch["tokens"], batch.get("mask")), batch["tokens"])
+def _image_nats(model: ImageGPT, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    logits_btv: Any = model.apply({"params": params}, batch["tokens"], batch.get("mask"))
+    nats_bt = token_nats(logits_btv, batch["tokens"])
     return mean_where(nats_bt, batch.get("mask", jnp.ones(nats_bt.shape, bool)))

@@ -1,6 +1,7 @@
 """How surprising every pixel is to a model: exact likelihoods of any images."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.objectives import token_nats
+from igpt_jax.types import Batch, Params
 
 HIDDEN_PARTS = 7  # a BERT model is asked about a seventh of an image at a time, near the 15 % that it is trained with
 
@@ -35,17 +37,18 @@ def likelihood(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _autoregressive_nats(model, params, batch):
-    return token_nats(model.apply({"params": params}, batch["tokens"]), batch["tokens"])
+def _autoregressive_nats(model: ImageGPT, params: Params, batch: Batch) -> jax.Array:
+    logits_btv: Any = model.apply({"params": params}, batch["tokens"])
+    return token_nats(logits_btv, batch["tokens"])
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _bert_nats(model, params, part_t, batch):
+def _bert_nats(model: ImageGPT, params: Params, part_t: jax.Array, batch: Batch) -> jax.Array:
     tokens_bt = batch["tokens"]
 
-    def add_part(nats_bt, part):
+    def add_part(nats_bt: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
         hidden_bt = jnp.broadcast_to(part_t == part, tokens_bt.shape)
-        logits_btv = model.apply({"params": params}, tokens_bt, hidden_bt)
+        logits_btv: Any = model.apply({"params": params}, tokens_bt, hidden_bt)
         return jnp.where(hidden_bt, token_nats(logits_btv, tokens_bt), nats_bt), None
 
     return jax.lax.scan(add_part, jnp.zeros(tokens_bt.shape), jnp.arange(HIDDEN_PARTS))[0]

@@ -20,6 +20,9 @@ MOMENTUM = 0.9
 _CHUNK_BYTES = 2**26  # features of consecutive batches that are moved to the device together
 
 
+_State = tuple[jax.Array, jax.Array]  # weights and their velocity, (g, d, r, c)
+
+
 def batch_places(rows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Which rows the batch of a step holds, (batch_size,) in [0, rows): a function of (seed, step).
 
@@ -30,7 +33,7 @@ def batch_places(rows: int, batch_size: int, seed: int, step: int) -> np.ndarray
 
 
 @functools.lru_cache(maxsize=2)
-def _order(rows, seed, epoch):
+def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(rows)
 
 
@@ -83,12 +86,20 @@ def descend(
 
 @functools.partial(jax.jit, donate_argnums=0)
 @jax.default_matmul_precision("float32")
-def _advance(state, features_gnbd, labels_nb, rates_ngr, mean_g1d, scale_g1d, weight_decay):
+def _advance(
+    state: _State,
+    features_gnbd: jax.Array,
+    labels_nb: jax.Array,
+    rates_ngr: jax.Array,
+    mean_g1d: jax.Array,
+    scale_g1d: jax.Array,
+    weight_decay: float,
+) -> _State:
     """Takes a step with each of the batches; the last feature is always 1, and its weights are the biases."""
     (_, width_and_one, _, classes), batch_size = state[0].shape, labels_nb.shape[1]
-    is_penalised_1d11 = (jnp.arange(width_and_one) < width_and_one - 1).reshape(1, -1, 1, 1)
+    is_penalized_1d11 = (jnp.arange(width_and_one) < width_and_one - 1).reshape(1, -1, 1, 1)
 
-    def step(state, batch):
+    def step(state: _State, batch: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[_State, None]:
         weights_gdrc, velocity_gdrc = state
         features_gbd, labels_b, rates_gr = batch
         features_gbd = (features_gbd.astype(jnp.float32) - mean_g1d) * scale_g1d
@@ -97,7 +108,7 @@ def _advance(state, features_gnbd, labels_nb, rates_ngr, mean_g1d, scale_g1d, we
         logits_gbrc = jnp.einsum("gbd,gdrc->gbrc", features_gbd, weights_gdrc)
         _, residual_gbrc = cross_entropy(logits_gbrc, is_label_bc[None, :, None])
         gradient_gdrc = jnp.einsum("gbd,gbrc->gdrc", features_gbd, residual_gbrc) / batch_size
-        gradient_gdrc += weight_decay * is_penalised_1d11 * weights_gdrc
+        gradient_gdrc += weight_decay * is_penalized_1d11 * weights_gdrc
         velocity_gdrc = MOMENTUM * velocity_gdrc + gradient_gdrc
         return (weights_gdrc - rates_gr[:, None, :, None] * velocity_gdrc, velocity_gdrc), None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax
 import flax.linen as nn
@@ -75,8 +76,10 @@ def image_keys(seed: int, n: int) -> jax.Array:
 class Drawn:
     """Sampled images, and the pass of the network in which each of their tokens was sampled."""
 
-    tokens: jax.Array  # (..., context) int32
-    passes: jax.Array  # (..., context) int32; the first pass is 1, and never decreases in raster order; 0: given token
+    # Both are jax arrays, or NumPy's from `complete`.
+    tokens: Any  # (..., context) int32
+    # (..., context) int32: the first pass is 1, and they never decrease in raster order; 0 for tokens that were given
+    passes: Any
 
     @property
     def tokens_per_pass(self) -> float:

@@ -66,17 +66,17 @@ def logical_axes(mesh: Mesh | AbstractMesh) -> Iterator[None]:
         yield
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, mesh: Any) -> Any:
     """Returns the NamedSharding of every leaf of a tree, from the logical axes that Flax recorded with it."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(tree), mesh, RULES)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding that splits the first axis, the images, over `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding that keeps the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 

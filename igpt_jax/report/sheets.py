@@ -153,7 +153,9 @@ def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> N
     _save(figure, path)
 
 
-def plot_neighbors(path: pathlib.Path, samples: np.ndarray, neighbors: np.ndarray, rms: Sequence[float]) -> None:
+def plot_neighbors(
+    path: pathlib.Path, samples: np.ndarray, neighbors: np.ndarray, rms: Sequence[float] | np.ndarray
+) -> None:
     """Shows each sample above its nearest training image, with the distance between them.
 
     Args:

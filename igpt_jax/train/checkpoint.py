@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from igpt_jax.train.best import best_step
 from igpt_jax.train.fingerprint import fingerprints
 from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.train.state import TrainState
+from igpt_jax.types import Params
 
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -46,7 +47,7 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, keep: PreservationPolicy | None = None):
         """Opens for writing with `keep`, which says what stays when a new one is whole; without it, for reading."""
         self._directory = workdir.absolute() / "checkpoints"
-        self._manager = None
+        self._manager: Any = None  # orbax's, or None where there is nothing to read
         if keep:
             options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
         elif self._directory.is_dir():
@@ -101,7 +102,7 @@ class Checkpoints:
         if not self.steps:
             return None
 
-        def read(step):
+        def read(step: int) -> TrainState:
             self._check_palette(step, palette)
             return self.restore(step, like)
 
@@ -126,11 +127,11 @@ class Checkpoints:
             items = {"params": state.params, "optimizer": _optimizer_items(state)}
             self._save(int(state.step), items, config, palette)
 
-    def save_params(self, step: int, params: dict, config: RunConfig, palette: Palette) -> None:
+    def save_params(self, step: int, params: Params, config: RunConfig, palette: Palette) -> None:
         """Writes parameters without optimizer state: enough to evaluate and sample, not to resume training."""
         self._save(step, {"params": params}, config, palette)
 
-    def _save(self, step, items, config, palette):
+    def _save(self, step: int, items: dict[str, Any], config: RunConfig, palette: Palette) -> None:
         about = {
             "format_version": FORMAT_VERSION,
             "step": step,
@@ -164,7 +165,7 @@ class Checkpoints:
         items = self._restore(step, {"params": like.params, "optimizer": _optimizer_items(like)})
         return TrainState(params=items["params"], **items["optimizer"])
 
-    def restore_params(self, step: int, like: dict) -> dict:
+    def restore_params(self, step: int, like: Params) -> Params:
         """Reads the parameters alone onto the shardings of `like`."""
         return self._restore(step, {"params": like})["params"]
 
@@ -174,7 +175,7 @@ class Checkpoints:
         config = RunConfig.from_dict(upgrade_config(about["config"], about["format_version"]))
         return config, Palette(np.asarray(about["palette"], np.float32))
 
-    def _restore(self, step, like):
+    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         about = self._about(step)
         with self._reading(step):
             args = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
@@ -184,7 +185,7 @@ class Checkpoints:
                 raise DamagedCheckpoint(f"{self._directory / str(step)} is damaged: {name} is not what was saved")
         return restored
 
-    def _about(self, step):
+    def _about(self, step: int) -> dict[str, Any]:
         where = self._directory / str(step)
         with self._reading(step):
             about = dict(self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about)
@@ -195,7 +196,7 @@ class Checkpoints:
             raise InputError(f"{where} has format version {version}; a newer igpt_jax wrote it: use that one")
         return about
 
-    def _check_palette(self, step, palette):
+    def _check_palette(self, step: int, palette: Palette) -> None:
         _, saved = self.about(step)
         if saved != palette:
             raise InputError(
@@ -204,7 +205,7 @@ class Checkpoints:
             )
 
     @contextlib.contextmanager
-    def _reading(self, step) -> Iterator[None]:
+    def _reading(self, step: int) -> Iterator[None]:
         try:
             yield
         except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
@@ -232,9 +233,9 @@ class Checkpoints:
                 self._manager.close()
 
 
-def _optimizer_items(state):
+def _optimizer_items(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "skipped": state.skipped}
 
 
-def _hash(about):
+def _hash(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

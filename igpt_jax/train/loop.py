@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,6 +16,7 @@ from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.processes import broadcast_from_primary, is_primary_process
 from igpt_jax.train.best import has_stalled
 from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.compile import compile_train_step, device_memory
 from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from igpt_jax.train.preemption import Preemption
@@ -23,7 +25,8 @@ from igpt_jax.train.record import Record
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
 from igpt_jax.train.start import beginning
-from igpt_jax.train.state import TrainState, abstract_state, compile_train_step, device_memory
+from igpt_jax.train.state import TrainState, abstract_state
+from igpt_jax.types import HostBatch, Params
 
 
 def fit(
@@ -32,29 +35,33 @@ def fit(
     *,
     palette: Palette,
     images_per_epoch: int,
-    batches_from: Callable[[int], Iterator[dict[str, np.ndarray]]],
-    evaluate: Callable[[dict], dict[str, float]],
+    batches_from: Callable[[int], Iterator[HostBatch]],
+    evaluate: Callable[[Params], dict[str, float]],
     mesh: Mesh,
-    initial_params: Callable[[], dict] | None = None,
+    initial_params: Callable[[], Params] | None = None,
     preemption: Preemption | None = None,
     hooks: Sequence[Callable[[int], object]] = (),
 ) -> TrainState:
-    """Trains to `config.steps` or until `config.stop_after` says enough, from the newest checkpoint or the start.
+    """Trains a model, from its newest checkpoint if there is one, and resumes as if it had never been interrupted.
 
-    However often it is interrupted and called again, states, metrics and evaluations are those of one undisturbed run:
-    a step depends on the seed, its number and the state before it alone, and the end on the evaluations in
-    metrics.jsonl.
+    A step depends only on the seed, its number and the state before it.  So however often training is interrupted and
+    called again, states, metrics and evaluations are those of one undisturbed run.
 
     Args:
+      config: the run.  Training ends after `config.steps`, or earlier if `config.stop_after` evaluations have brought
+        no improvement.
+      workdir: receives checkpoints, metrics.jsonl and TensorBoard events.
       palette: saved with every checkpoint.
-      images_per_epoch: sets the length of the warm-up.
-      batches_from: gives this process's part of every batch from a step (0-based) on, with the images' "index".
-      evaluate: from parameters to scalars; called every `config.evaluate.every` steps, and after the last one only
-        where it may be the best (`config.keep_best`).
-      initial_params: gives the parameters of step 0, where no checkpoint is newer and `config.continue_from` not
-        given; the seed draws them without it.
-      preemption: says when to stop early; nothing does without it.
-      hooks: called with the number of every step begun, such as clu's periodic actions.
+      images_per_epoch: number of training images; sets the length of the warm-up.
+      batches_from: from a 0-based step to an iterator over this process's part of all batches from that step on, with
+        "tokens" (b, t) int32 and the images' "index" (b,).
+      evaluate: from parameters to scalars.  Called every `config.evaluate.every` steps, and after the last one if
+        `config.keep_best` needs to know whether it is the best.
+      mesh: devices.
+      initial_params: makes the parameters of step 0, which are drawn from the seed without it.  Not called if there is
+        a checkpoint or a `config.continue_from`.
+      preemption: says when to stop early.  Without it, nothing does.
+      hooks: called with the number of every step after it has been dispatched, such as clu's periodic actions.
 
     Returns:
       The state after the last step.
@@ -62,7 +69,7 @@ def fit(
     Raises:
       InputError: more than `config.optimizer.skip_spikes` losses or gradients are not finite, a file cannot be written,
         or an option cannot work.
-      Preempted: everything is saved, and the next call goes on.
+      Preempted: a signal has arrived; everything is saved, and the next call continues.
     """
     preemption = preemption or Preemption()
     model = ImageGPT(config.model)
@@ -80,6 +87,7 @@ def fit(
         if _has_ended(config, workdir, start):
             return state
 
+        # The batches of a resumed run begin where the checkpoint ends, since a batch is a function of seed and step.
         device_batches = DeviceBatches(batches_from(start), mesh)
         batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
@@ -87,9 +95,11 @@ def fit(
         step_function, _ = compile_train_step(config, optimizer, mesh, state, first_batch, device_memory())
 
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
+        # From here on a signal waits until a step is complete, so that the state that is saved is whole.
         stack.enter_context(preemption.held())
         try:
             step, ended = start, False
+            # A run that was killed between its checkpoint and its evaluation makes up for the evaluation.
             if _evaluates_after(config, start) and not record.evaluated:
                 record.write_evaluation(start, _interruptible(preemption, evaluate, state.params))
                 ended = _has_ended(config, workdir, start)
@@ -116,14 +126,14 @@ def fit(
     return state
 
 
-def _evaluates_after(config, step):
+def _evaluates_after(config: RunConfig, step: int) -> bool:
     if step == config.steps:
         return bool(config.keep_best)
     return config.evaluate.every > 0 and step % config.evaluate.every == 0 and step > 0
 
 
-def _has_ended(config, workdir, step):
-    """Whether nothing is left to do after this step, by what the metrics up to it say; process 0 looks, for all."""
+def _has_ended(config: RunConfig, workdir: pathlib.Path, step: int) -> bool:
+    """Whether training is complete after this step.  The primary process reads the metrics and decides for all."""
     if not config.keep_best:
         return step >= config.steps
     lines = [line for line in read_metrics(workdir / METRICS) if line["step"] <= step] if is_primary_process() else []
@@ -132,7 +142,7 @@ def _has_ended(config, workdir, step):
     return bool(broadcast_from_primary(np.array([complete or stalled]))[0])
 
 
-def _interruptible(preemption, function, argument):
-    """Calls what may take long and changes nothing, so that a signal need not wait for it."""
+def _interruptible(preemption: Preemption, function: Callable[[Any], Any], argument: Any) -> Any:
+    """Calls a function that may take long and changes nothing, and lets a signal interrupt it."""
     with preemption.held(False):
         return function(argument)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import tqdm
 
@@ -122,5 +123,5 @@ class Progress:
         self._bar.close()
 
 
-def _dump(values):
+def _dump(values: Mapping[str, Any]) -> str:
     return json.dumps(values) + "\n"

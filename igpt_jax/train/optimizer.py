@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -88,12 +89,12 @@ def orthogonalize(x_lio: jax.Array) -> jax.Array:
     return x_lio
 
 
-def _is_matrix(path):
+def _is_matrix(path: tuple[Any, ...]) -> bool:
     names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
     return names[0] == "blocks" and names[-1] == "kernel"
 
 
-def _muon_update(dtype, path, update):
+def _muon_update(dtype: str, path: tuple[Any, ...], update: jax.Array) -> jax.Array:
     """Of a kernel (layers, *inputs, *outputs), every layer by itself.
 
     On a mesh the matrices are dealt out whole, since their products would not stop exchanging parts.

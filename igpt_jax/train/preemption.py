@@ -19,17 +19,17 @@ class Preemption:
     there JAX's preemption service listens for SIGTERM on behalf of all, and SIGINT is handed on to it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._several = jax.process_count() > 1
-        self._signal = None
+        self._signal: int | None = None
         self._held = False
 
-    def __enter__(self):
+    def __enter__(self) -> "Preemption":
         numbers = (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM)
         self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -53,9 +53,10 @@ class Preemption:
     @property
     def notice(self) -> Preempted:
         """What to raise."""
-        return Preempted(f"stopped by {signal.Signals(self._signal).name}")
+        name = "nothing" if self._signal is None else signal.Signals(self._signal).name
+        return Preempted(f"stopped by {name}")
 
-    def _receive(self, number, _):
+    def _receive(self, number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         if self._signal is not None:
             os.kill(os.getpid(), number)
@@ -66,6 +67,6 @@ class Preemption:
             os.write(2, f"{signal.Signals(number).name}: stopping; the next one stops at once\n".encode())
             self._raise_unless_held()
 
-    def _raise_unless_held(self):
+    def _raise_unless_held(self) -> None:
         if self._signal is not None and not self._held and not self._several:
             raise self.notice

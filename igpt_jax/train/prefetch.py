@@ -4,11 +4,10 @@ import collections
 import time
 from collections.abc import Iterator
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from igpt_jax.parallel.mesh import put_batch
+from igpt_jax.types import Batch, HostBatch
 
 _READY = 2  # batches on the devices when the loop takes one: the other crosses over during the step
 
@@ -21,14 +20,15 @@ class DeviceBatches:
         since the devices may have been busy meanwhile.
     """
 
-    def __init__(self, batches: Iterator[dict[str, np.ndarray]], mesh: Mesh):
+    def __init__(self, batches: Iterator[HostBatch], mesh: Mesh):
         self.waited = 0.0
-        self._batches, self._mesh, self._ready = batches, mesh, collections.deque()
+        self._batches, self._mesh = batches, mesh
+        self._ready: collections.deque[Batch] = collections.deque()
 
     def __iter__(self) -> "DeviceBatches":
         return self
 
-    def __next__(self) -> dict[str, jax.Array]:
+    def __next__(self) -> Batch:
         while len(self._ready) < _READY:
             start = time.perf_counter()
             batch = next(self._batches, None)

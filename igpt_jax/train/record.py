@@ -6,6 +6,7 @@ import math
 import pathlib
 import time
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -19,6 +20,9 @@ from igpt_jax.parallel.processes import allgather, broadcast_from_primary, is_pr
 from igpt_jax.train.metrics import METRICS, JsonLines, Progress, TensorBoard
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.state import TrainState
+
+# A step with the indices of its images and its metrics, or None before the first.
+_Pending = tuple[int, jax.Array, Mapping[str, jax.Array]] | None
 
 
 class Record:
@@ -37,17 +41,19 @@ class Record:
     ):
         self._config, self._workdir, self._schedule = config, workdir, schedule
         start_step, self._skipped = int(start.step), int(start.skipped)
-        self._files, self._progress = [], []
+        # Each writes scalars and closes; files also sync.
+        self._files: list[Any] = []
+        self._progress: list[Any] = []
         evaluated = False
         if is_primary_process():
             lines = JsonLines(workdir / METRICS, start_step)
             self._files, self._progress = [lines, TensorBoard(workdir)], [Progress(start_step, config.steps)]
             evaluated = any(line["step"] == start_step and "learning_rate" not in line for line in lines.kept)
-        self.evaluated = bool(
-            broadcast_from_primary(np.array([evaluated]))[0]
-        )  # whether the file has an evaluation of the start
+        # Whether the file has an evaluation of the first step.
+        self.evaluated = bool(broadcast_from_primary(np.array([evaluated]))[0])
         self._clock = _Clock(config, start_step, batches)
-        self._pending = self._finite = None  # (step, index, metrics)
+        self._pending: _Pending = None
+        self._finite: _Pending = None
 
     def add(self, step: int, batch: Mapping[str, jax.Array], metrics: Mapping[str, jax.Array]) -> None:
         """Takes the metrics of a step just begun, and looks at those of the step before."""
@@ -78,7 +84,7 @@ class Record:
             for writer in self._files + self._progress:
                 stack.callback(writer.close)
 
-    def _look_at(self, pending):
+    def _look_at(self, pending: _Pending) -> None:
         if pending is None:
             return
         step, index, metrics = pending
@@ -94,8 +100,8 @@ class Record:
             for writer in self._files + self._progress:
                 writer.write_scalars(step, scalars)
 
-    def _stop(self, step, index, metrics):
-        evidence = {
+    def _stop(self, step: int, index: jax.Array, metrics: Mapping[str, jax.Array]) -> NoReturn:
+        evidence: dict[str, Any] = {
             "step": step,
             "metrics": {name: x if math.isfinite(x) else str(x) for name, x in _scalars(metrics).items()},
             "index": allgather(index).tolist(),
@@ -114,21 +120,21 @@ class Record:
         )
 
 
-def _scalars(metrics):
+def _scalars(metrics: Mapping[str, jax.Array]) -> dict[str, float]:
     return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
 class _Clock:
     """Speed since the last lap; evaluations and compilation do not count."""
 
-    def __init__(self, config, start, batches):
+    def __init__(self, config: RunConfig, start: int, batches: DeviceBatches):
         self._config, self._peak, self._batches = config, peak_flops(), batches
         self.restart(start)
 
-    def restart(self, step):
+    def restart(self, step: int) -> None:
         self._step, self._time, self._waited = step, time.perf_counter(), self._batches.waited
 
-    def lap(self, step):
+    def lap(self, step: int) -> dict[str, float]:
         seconds = time.perf_counter() - self._time
         seconds_per_step = seconds / (step - self._step)
         input_wait = self._batches.waited - self._waited

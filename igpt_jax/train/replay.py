@@ -2,7 +2,8 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +17,11 @@ from igpt_jax.objectives import objective_function
 from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.parallel.processes import allgather
 from igpt_jax.train.checkpoint import Checkpoints
+from igpt_jax.train.compile import compile_train_step, device_memory
 from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from igpt_jax.train.start import beginning
-from igpt_jax.train.state import abstract_state, compile_train_step, device_memory
+from igpt_jax.train.state import TrainState, abstract_state
+from igpt_jax.types import Batch, Params
 
 SHOWN = 20  # images
 
@@ -33,12 +36,18 @@ def replay(
     mesh: Mesh,
     initial_params: Callable[[], dict] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Trains from the newest checkpoint before `step` up to it, writing nothing, and measures its images one by one.
+    """Repeats training up to a step, writes nothing, and measures each image of that step's batch by itself.
 
-    Prints the step's metrics, and the images worst first.
+    Training starts from the newest checkpoint before the step.  Prints the step's metrics, then the images, those with
+    the highest loss first.
 
     Args:
-      step: counted as in metrics.jsonl: the batch that made step 1 is the first.
+      config: the run.
+      workdir: of the run.
+      step: counted as in metrics.jsonl, where the first batch makes step 1.
+      images_per_epoch: as for `fit`.
+      batches_from: as for `fit`.
+      mesh: devices.
       initial_params: as for `fit`.
 
     Returns:
@@ -66,8 +75,8 @@ def replay(
     rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
     @jax.jit
-    def measure_each(params, batch):
-        def measure(image):
+    def measure_each(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        def measure(image: Batch) -> dict[str, jax.Array]:
             single = jax.tree.map(lambda x: x[None], image)
             grads, metrics = jax.grad(objective, argnums=1, has_aux=True)(model, params, single, rng)
             return metrics | {"gradient_norm": optax.tree.norm(grads)}
@@ -85,7 +94,15 @@ def replay(
     return of_images
 
 
-def _state_before(step, model, optimizer, config, workdir, mesh, initial_params):
+def _state_before(
+    step: int,
+    model: ImageGPT,
+    optimizer: optax.GradientTransformation,
+    config: RunConfig,
+    workdir: pathlib.Path,
+    mesh: Mesh,
+    initial_params: Callable[[], Params] | None,
+) -> TrainState:
     like = abstract_state(model, optimizer, mesh)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         if any(saved < step for saved in checkpoints.steps):
@@ -93,5 +110,5 @@ def _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     return beginning(config, model, optimizer, mesh, initial_params)
 
 
-def _line(metrics):
+def _line(metrics: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {float(value):.6g}" for name, value in metrics.items())

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
@@ -25,6 +27,6 @@ class _Best(PreservationPolicy):
     metrics: pathlib.Path
     name: str
 
-    def should_preserve(self, checkpoints, *, context):
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         best = best_step(read_metrics(self.metrics), self.name, {checkpoint.step for checkpoint in checkpoints})
         return [checkpoint.step == best for checkpoint in checkpoints]

@@ -1,24 +1,36 @@
-"""A word when the input pipeline stands still: otherwise a run that waits looks like one that works."""
+"""Warns when the input pipeline stalls: otherwise a run that waits looks like one that works."""
 
 import contextlib
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 PATIENCE = 30.0  # seconds
 
+T = TypeVar("T")
+
 
 @contextlib.contextmanager
-def announcing_stalls(batches: Iterator, patience: float = PATIENCE) -> Iterator[Iterator]:
-    """Passes the batches on; when one is longer in coming than `patience` seconds, says so, and again after twice that.
+def announcing_stalls(batches: Iterator[T], patience: float = PATIENCE) -> Iterator[Iterator[T]]:
+    """Passes batches through, and warns on stderr about one that does not come.
 
     The watch costs a thread that wakes a few times in `patience`, and nothing for each batch.
-    """
-    waiting_since, ended = None, threading.Event()
 
-    def watch():
-        said_of, limit = None, patience
+    Args:
+      batches: the input pipeline.
+      patience: seconds to wait for a batch before the first warning; each further one takes twice as long.
+
+    Yields:
+      The same batches.
+    """
+    waiting_since: float | None = None
+    ended = threading.Event()
+
+    def watch() -> None:
+        said_of: float | None = None
+        limit = patience
         while not ended.wait(patience / 5):
             since = waiting_since
             if since is None:
@@ -34,7 +46,7 @@ def announcing_stalls(batches: Iterator, patience: float = PATIENCE) -> Iterator
                     flush=True,
                 )
 
-    def passed_on():
+    def passed_on() -> Iterator[T]:
         nonlocal waiting_since
         while True:
             waiting_since = time.monotonic()

@@ -10,6 +10,7 @@ import pathlib
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from igpt_jax.config import RunConfig
 from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
@@ -76,5 +77,5 @@ def read_config(workdir: pathlib.Path) -> tuple[RunConfig, str]:
     return RunConfig.from_dict(upgrade_config(note, version)), palette_hash
 
 
-def _hash(note):
+def _hash(note: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,8 +13,9 @@ from experiments.reproduce import table_modules
 from experiments.runs import in_order, work_directory
 from igpt_jax.config import DataConfig, ObjectiveConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.parallel.mesh import batch_sharding, make_mesh
+from igpt_jax.train.compile import compile_train_step
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
-from igpt_jax.train.state import abstract_params, compile_train_step, init_state
+from igpt_jax.train.state import abstract_params, init_state
 from igpt_jax.train.workdir_lock import write_config
 
 TRAINING_IMAGES = 1_281_167  # of ImageNet

@@ -14,7 +14,8 @@ from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.objectives import autoregressive, objective_function
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, make_mesh, put_batch
 from igpt_jax.train.optimizer import adam, learning_rate_schedule, make_optimizer
-from igpt_jax.train.state import abstract_state, init_state, jit_train_step
+from igpt_jax.train.state import abstract_state, init_state
+from igpt_jax.train.step import jit_train_step
 
 CONFIG = ig.ModelConfig(layers=2, width=32, heads=8, resolution=4, vocabulary=8)
 EXAMPLES = [

@@ -11,7 +11,7 @@ import igpt_jax as ig
 from igpt_jax.config import REMAT, ModelConfig
 from igpt_jax.model.flops import executed_flops
 from igpt_jax.objectives import autoregressive
-from igpt_jax.train.state import compile_to_fit
+from igpt_jax.train.compile import compile_to_fit
 
 CONFIG = ModelConfig(layers=5, width=64, heads=2, resolution=12, vocabulary=16, remat="auto")
 TOKENS = np.random.default_rng(0).integers(0, 16, (8, 144)).astype(np.int32)
