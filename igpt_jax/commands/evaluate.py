@@ -80,6 +80,9 @@ def restore(run: Run, step: int | None = None) -> tuple[int, Params]:
     with contextlib.closing(Checkpoints(run.workdir)) as checkpoints:
         if step is None:
             return checkpoints.result(lambda step: (step, checkpoints.restore_params(step, like)))
+        if step not in checkpoints.steps:
+            steps = ", ".join(map(str, checkpoints.steps)) or "of no step"
+            raise InputError(f"there is no checkpoint --step={step} in {run.workdir}, which has those {steps}")
         return step, checkpoints.restore_params(step, like)
 
 

@@ -169,7 +169,9 @@ def _labels(
     path = pathlib.Path(run.workdir) / "evaluation.json"
     if not path.exists():
         raise InputError(f"there is no {path}, which says the best layer; run: python -m igpt_jax evaluate")
-    probe = json.loads(path.read_text())["probe"]
+    probe = json.loads(path.read_text()).get("probe")
+    if probe is None:
+        raise InputError(f"{path} has no probe, which says the best layer; run evaluate without --probe=False")
     layer, size, classes = probe["best_layer"], run.config.evaluate.batch_size, run.train_source.classes
     settings_gs = np.full((1, 1), probe["settings"][probe["layer_numbers"].index(layer)], np.float32)
     config = dataclasses.replace(run.config.evaluate.probe, solver=probe["solver"])

@@ -96,7 +96,7 @@ def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -
         above.imshow(images[i])
         heat = below.imshow(maps[i], cmap=colors, vmin=1, vmax=max(2, maps.max()))
         below.set_title(f"{(passes_bt[i] > 0).sum() / passes_bt[i].max():.2f} a pass", fontsize=8)
-    figure.colorbar(heat, ax=grid, label="pixels sampled in the same pass")
+    figure.colorbar(heat, ax=grid, label="pixels in the same pass")
     _save(figure, path)
 
 
@@ -149,7 +149,7 @@ def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> N
         left.imshow(images[i])
         heat = right.imshow(nats[i], cmap="inferno", vmin=0, vmax=nats.max())
         right.set_title(f"{nats[i].mean():.2f}", fontsize=8)
-    figure.colorbar(heat, ax=grid, label="nats per pixel (above each map: their mean)")
+    figure.colorbar(heat, ax=grid, label="nats per pixel")
     _save(figure, path)
 
 
