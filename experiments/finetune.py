@@ -6,8 +6,8 @@ r"""Fine-tuning: a pretrained network learns the labels while it goes on to lear
 
     python -m igpt_jax train --config=experiments/finetune.py:from=downloads/model.ckpt-1000000,size=l,data=cifar10 ...
 
-Arguments: from=PATH is a work dir, or released weights; of these size=s|m|l|xl, resolution=32|48|64 and
-objective=ar|bert say what they hold, as a work dir does by itself.  data=NAME; without it a work dir's own.
+Arguments: from=PATH is a workdir, or released weights; of these size=s|m|l|xl, resolution=32|48|64 and
+objective=ar|bert say what they hold, as a workdir does by itself.  data=NAME; without it a workdir's own.
 
 As in the paper: L_gen + L_clf, a fresh head on the pooled final norm, Adam and batch size of pretraining, no cosine,
 and the end where the accuracy on held-out training images stops rising; of that run the best checkpoint counts.

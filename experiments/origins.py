@@ -1,4 +1,4 @@
-"""What an experiment starts from: the work dir of a pretraining run, or released weights."""
+"""What an experiment starts from: the workdir of a pretraining run, or released weights."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ ARGUMENTS = {"from": "", "size": tuple(SIZES), "resolution": 32, "objective": ("
 
 
 def pretraining_of(given: dict) -> RunConfig:
-    """The config that `given["from"]` was trained with: that of a work dir, or what size, resolution, objective say.
+    """The config that `given["from"]` was trained with: that of a workdir, or what size, resolution, objective say.
 
     Released weights have no name of data, and Table 5's learning rate.
     """

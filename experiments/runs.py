@@ -17,11 +17,11 @@ class Job:
     """One use of `python -m igpt_jax`, with any seed; equal ones are one, whichever tables ask for them.
 
     Attributes:
-      name: of its work dirs, `NAME-seedK`.
+      name: of its workdirs, `NAME-seedK`.
       command: "train" or "evaluate".
       config: a file of experiments/, such as "table1_probe.py".
       arguments: of its get_config, `name=value`.
-      inputs: arguments that are the work dirs of other runs, of the same seed.
+      inputs: arguments that are the workdirs of other runs, of the same seed.
       rates: learning rates that are tried in this order until one does worse on held-out images; the first seed does
         so, the others take its best.  The result is then measured once more, on the images of the whole reproduction.
     """
@@ -69,7 +69,7 @@ def finished(run: Job, directory: pathlib.Path, seed: int) -> dict | None:
 
 
 def result_directory(run: Job, directory: pathlib.Path, seed: int) -> pathlib.Path:
-    """The work dir that a run resulted in: its own, or that of its best rate."""
+    """The workdir that a run resulted in: its own, or that of its best rate."""
     own = work_directory(run, directory, seed)
     note = finished(run, directory, seed)
     return own / note["result"] if note else own

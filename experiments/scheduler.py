@@ -154,7 +154,7 @@ class Scheduler:
         return [",".join([config, *more]), *flags]
 
     def _call(self, task, workdir, arguments) -> str:
-        """Runs one command with its output in the work dir.  Returns it as it would be typed."""
+        """Runs one command with its output in the workdir.  Returns it as it would be typed."""
         command = ["python", "-m", "igpt_jax", *arguments, "--report=False", f"--workdir={workdir}"]
         workdir.mkdir(parents=True, exist_ok=True)
         log = workdir / "log.txt"

@@ -6,7 +6,7 @@ r"""Table 1: linear probes of iGPT-L on CIFAR-10 (96.3 %), CIFAR-100 (82.8 %) an
     python -m igpt_jax evaluate --workdir=runs/s-cifar10 --config.palette.path=downloads/kmeans_centers.npy \
       --config=experiments/table1_probe.py:from=downloads/model.ckpt-1000000,size=s,data=cifar10
 
-Arguments: from=PATH is a work dir, or released weights; of these size, resolution and objective say what they hold.
+Arguments: from=PATH is a workdir, or released weights; of these size, resolution and objective say what they hold.
 data=cifar10|cifar100|stl10|digits, scale=paper|miniature.
 
 L-BFGS multinomial logistic regression on the features of the best layer, 1536 for L, without augmentation; STL-10 is

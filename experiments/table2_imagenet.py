@@ -3,7 +3,7 @@ r"""Table 2 and section 4.4: linear probes on ImageNet, from 41.9 % (S) over 60.
     python -m experiments.reproduce table2 --scale=miniature --workdir=runs/miniature
     python -m igpt_jax evaluate --workdir=runs/l48-imagenet --config=experiments/table2_imagenet.py:from=runs/l48
 
-Arguments: from=PATH is a work dir, or released weights; of these size, resolution and objective say what they hold.
+Arguments: from=PATH is a workdir, or released weights; of these size, resolution and objective say what they hold.
 scale=paper|miniature.
 
 SGD with momentum 0.9, a cosine, 1,000,000 steps, and the rates 30, 10, 3, ... until one does worse on held-out images

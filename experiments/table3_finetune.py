@@ -5,10 +5,10 @@ r"""Table 3 and section 4.5: iGPT-L fine-tuned, 99.0 % on CIFAR-10, 88.5 % on CI
       --config=experiments/table3_finetune.py:from=runs/l32,data=cifar10,rate=0.0001
     python -m igpt_jax evaluate --workdir=runs/l32-finetuned --split=test
 
-Arguments: from=PATH is a work dir, or released weights; without it size, resolution and objective are drawn by the seed
+Arguments: from=PATH is a workdir, or released weights; without it size, resolution and objective are drawn by the seed
 and learn from scratch.  data=cifar10|cifar100|imagenet2012|digits, scale=paper|miniature.  rate: the learning rate; 0
 is a tenth of pretraining's, or from scratch pretraining's own.  generation: the weight of L_gen beside L_clf, 1 in the
-paper; 0 learns the labels alone.  probe=PATH is the work dir of a probe, whose best layer the head reads.
+paper; 0 learns the labels alone.  probe=PATH is the workdir of a probe, whose best layer the head reads.
 
 Fine-tuning is that of experiments/finetune.py.  Its learning rate is searched downwards from a third of pretraining's,
 on held-out images.  The paper also tuned dropout where it learned from scratch (53.2 %); there is none here.
@@ -64,7 +64,7 @@ def _best_layer(probe):
     try:
         return json.loads((probe / "evaluation.json").read_text())["probe"]["best_layer"]
     except (OSError, KeyError) as error:
-        raise InputError(f"probe={probe} has no evaluation.json with probes; give the work dir of one") from error
+        raise InputError(f"probe={probe} has no evaluation.json with probes; give the workdir of one") from error
 
 
 def tuning(pretrained: Job, data: str, scale: str, variant: str = "joint") -> Job:

@@ -68,7 +68,7 @@ def attempts(config: RunConfig, directory: pathlib.Path) -> dict[str, Attempt]:
     """Calls that draw a hostile value and use it in a directory of their own; they raise InputError, or it works.
 
     config: of a run that works, whose files do not lie in the working directory.
-    directory: has "run", a work dir of such a model, "images", a folder, and "palette/palette.npy".
+    directory: has "run", a workdir of such a model, "images", a folder, and "palette/palette.npy".
     """
     directory = directory.absolute()
     return {

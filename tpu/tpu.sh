@@ -16,7 +16,7 @@ commands
   resume    setup and launch again, on a slice that was taken away and came back; training goes on by itself
   logs      follow the log of one worker
   stop      end the training on all workers; it saves a checkpoint first
-  fetch     copy the work dir of the run here: from gs:// directly, else from worker 0
+  fetch     copy the workdir of the run here: from gs:// directly, else from worker 0
   delete    give the slice back, and its queued request
 
 flags, each also an environment variable        default
@@ -29,7 +29,7 @@ flags, each also an environment variable        default
   --spot                   TPU_SPOT=1            cheaper, and may be taken away at any time
   --bucket=BUCKET          TPU_BUCKET            (setup) a Cloud Storage bucket, without gs://
   --worker=N               TPU_WORKER            (logs) 0
-  --from=DIR --to=DIR      TPU_FROM, TPU_TO      (fetch) where the work dir is, and where it goes
+  --from=DIR --to=DIR      TPU_FROM, TPU_TO      (fetch) where the workdir is, and where it goes
   --dry-run                TPU_DRY_RUN=1         print every gcloud command instead of running it
 TEXT
 }

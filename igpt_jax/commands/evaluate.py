@@ -31,7 +31,7 @@ FEW_IMAGES = 100  # fewer test images than that, and the figures say so
 def main(config: RunConfig | None, workdir: pathlib.Path, options: flags.FlagValues) -> None:
     """Measures and draws the checkpoint that the run results in, or the one of --step.
 
-    Writes WORKDIR/evaluation.json and WORKDIR/report/.  In a work dir without checkpoints whose config has
+    Writes WORKDIR/evaluation.json and WORKDIR/report/.  In a workdir without checkpoints whose config has
     `initialize_from`, it measures that model on the config's data.
     """
     start = time.perf_counter()
@@ -63,7 +63,7 @@ def measured_origin(run: Run, step: int | None = None) -> Weights | None:
     name, classes = run.config.initialize_from, run.config.model.classes
     if step is not None:
         raise InputError(
-            f"{run.workdir} has no checkpoints, so --step={step} names none; for one of a work dir that "
+            f"{run.workdir} has no checkpoints, so --step={step} names none; for one of a workdir that "
             f"initialize_from={name} may be, set initialize_from=DIR/checkpoints/{step}"
         )
     if classes:

@@ -29,7 +29,7 @@ class Loaded:
 def load_model(options: flags.FlagValues) -> Loaded:
     """Loads what --workdir or --weights names.  Raises InputError where it is not exactly one of them."""
     if bool(options.workdir) == bool(options.weights):
-        raise InputError("give either --workdir=DIR or --weights=PATH (a work dir, Hugging Face or OpenAI weights)")
+        raise InputError("give either --workdir=DIR or --weights=PATH (a workdir, Hugging Face or OpenAI weights)")
     mesh = make_mesh(ParallelConfig())
     model, params, palette = load(options.workdir or options.weights, palette=options.palette, mesh=mesh)
     if options.dtype:
@@ -38,9 +38,9 @@ def load_model(options: flags.FlagValues) -> Loaded:
 
 
 def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[list[str], np.ndarray]:
-    """The images of --images, or else the first `count` test images of the work dir, as tokens.
+    """The images of --images, or else the first `count` test images of the workdir, as tokens.
 
-    Image files come as evaluation sees them: their central square, resampled by the work dir's filter, by area without
+    Image files come as evaluation sees them: their central square, resampled by the workdir's filter, by area without
     one.  Returns their names, and (b, context) int32.
     """
     from igpt_jax.commands.run import Run, saved_config  # these need TensorFlow, which drawing new images does not
@@ -75,7 +75,7 @@ def read_window(options: flags.FlagValues) -> int | None:
 
 
 def output_directory(options: flags.FlagValues, name: str) -> pathlib.Path:
-    """--out, or a directory of that name in the work dir.  Raises InputError where there is neither."""
+    """--out, or a directory of that name in the workdir.  Raises InputError where there is neither."""
     if not options.out and not options.workdir:
         raise InputError("--out=DIR is missing; name a directory for the pictures")
     return pathlib.Path(options.out or pathlib.Path(options.workdir) / name)

@@ -1,10 +1,11 @@
-"""Compiles a config's real program for a TPU slice that is not there, and says what it would need."""
+"""Compiles a config's real program for a TPU slice that this machine does not have, and says what it would need."""
 
 import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
+import sys
 import time
 from typing import Any
 
@@ -52,6 +53,8 @@ def main(config: RunConfig, workdir: pathlib.Path | None, options: flags.FlagVal
         model = dataclasses.replace(model, attention=fastest_backend("tpu", model.context, model.head_dim, model.dtype))
     config = dataclasses.replace(config, model=model)
     check_model(model, where.mesh)
+    if not options.json:
+        print(f"compiling {options.what} for {options.topology}, which may take minutes", file=sys.stderr, flush=True)
     plan = _plan(config, where, options.what)
     print(json.dumps(plan, indent=2) if options.json else _in_words(plan, options.what))
 

@@ -69,7 +69,7 @@ def _measures(options: flags.FlagValues) -> Measures | None:
         return None
     if not options.features:
         raise InputError(
-            "--metrics needs --features=PATH: pytorch-fid's file of Inception's weights, or a work dir whose network "
+            "--metrics needs --features=PATH: pytorch-fid's file of Inception's weights, or a workdir whose network "
             "stands in for it"
         )
     names = tuple(options.metrics.split(","))

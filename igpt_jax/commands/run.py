@@ -1,4 +1,4 @@
-"""A run made ready: its config and work dir, and the data, palette, model and mesh that follow from them."""
+"""A run made ready: its config and workdir, and the data, palette, model and mesh that follow from them."""
 
 import contextlib
 import dataclasses
@@ -36,9 +36,9 @@ from igpt_jax.weights.stream import Weights
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A config and a work dir that belong together.
+    """A config and a workdir that belong together.
 
-    The work dir keeps the config (`config.json`) and palette (`palette.npy`) that it was made with; another config or
+    The workdir keeps the config (`config.json`) and palette (`palette.npy`) that it was made with; another config or
     palette is refused.
     """
 
@@ -52,7 +52,7 @@ class Run:
         Where the objective has labels and `model.classes` is 0, it becomes the number of classes of the data.
 
         Raises:
-          InputError: an option cannot work, or the work dir belongs to another run.
+          InputError: an option cannot work, or the workdir belongs to another run.
         """
         if config.objective.class_weight and not config.model.classes:
             classes = load_source(config.data, "train").classes
@@ -63,7 +63,7 @@ class Run:
 
     @contextlib.contextmanager
     def hold_workdir(self) -> Iterator[None]:
-        """Makes the work dir this run's, and keeps other runs from writing there for as long as it lasts.
+        """Makes the workdir this run's, and keeps other runs from writing there for as long as it lasts.
 
         Raises:
           InputError: another run is writing there now, or came first.
@@ -75,7 +75,7 @@ class Run:
                 check_saved_config(self)
                 check_palette(self)
                 write_config(self.workdir, self.config, self.palette)
-            barrier("the work dir is held")
+            barrier("the workdir is held")
             if not (self.workdir / CONFIG).exists():
                 here = f"process {jax.process_index()}"
                 raise InputError(f"{here} does not see {self.workdir}; put it where all processes do")
@@ -208,7 +208,7 @@ class Run:
 
 
 def saved_config(workdir: pathlib.Path) -> RunConfig:
-    """Reads the config that a work dir was made with.
+    """Reads the config that a workdir was made with.
 
     Raises:
       InputError: there is none.

@@ -1,4 +1,4 @@
-"""What must fit together before a run begins: its options, its data, and the work dir that it goes on in."""
+"""What must fit together before a run begins: its options, its data, and the workdir that it goes on in."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def check_run(run: "Run") -> None:
     """Checks everything that can be known before the first step.  Writes nothing.
 
     Raises:
-      InputError: an option cannot work, or the work dir belongs to another run.
+      InputError: an option cannot work, or the workdir belongs to another run.
     """
     config = run.config
     check_saved_config(run)
@@ -58,14 +58,14 @@ def check_run(run: "Run") -> None:
 
 
 def check_saved_config(run: "Run") -> None:
-    """Raises InputError where the work dir was made with options that make it another run."""
+    """Raises InputError where the workdir was made with options that make it another run."""
     if (run.workdir / CONFIG).exists():
         saved, _ = read_config(run.workdir)
         _check_same(saved, run.config, run.workdir, FREE)
 
 
 def check_palette(run: "Run") -> None:
-    """Raises InputError where the work dir was made with another palette than the one that it holds now."""
+    """Raises InputError where the workdir was made with another palette than the one that it holds now."""
     palette_hash = run.palette.hash
     if (run.workdir / CONFIG).exists():
         _, saved_hash = read_config(run.workdir)

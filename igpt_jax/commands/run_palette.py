@@ -1,4 +1,4 @@
-"""Which palette a run uses: the one of its work dir, of what it starts from, of a file, or a fit to its images."""
+"""Which palette a run uses: the one of its workdir, of what it starts from, of a file, or a fit to its images."""
 
 import typing
 
@@ -15,7 +15,7 @@ if typing.TYPE_CHECKING:
 
 
 def choose_palette(run: "Run") -> Palette:
-    """Returns the palette that the run's options and work dir name, or fits one to training pixels.
+    """Returns the palette that the run's options and workdir name, or fits one to training pixels.
 
     Every process gets the colors that the primary process has.
 
@@ -46,7 +46,7 @@ def _named_palettes(run: "Run") -> dict[str, Palette]:
     palettes = {}
     if path.exists():
         palettes[str(path)] = Palette.load(path)
-    begun = path.exists() and (run.workdir / CONFIG).exists()  # from then on, the work dir's palette is the run's
+    begun = path.exists() and (run.workdir / CONFIG).exists()  # from then on, the workdir's palette is the run's
     if not begun and run.origin and run.origin.palette:
         palettes[f"initialize_from={config.initialize_from}"] = run.origin.palette
     if not begun and config.continue_from:

@@ -38,7 +38,7 @@ class DamagedCheckpoint(InputError):
 
 
 class Checkpoints:
-    """The checkpoints of one work dir, `WORKDIR/checkpoints/STEP/{params,optimizer,about}`.
+    """The checkpoints of one workdir, `WORKDIR/checkpoints/STEP/{params,optimizer,about}`.
 
     Saving is asynchronous and atomic: a directory has its final name only once it is whole.  What comes back, on any
     mesh and any number of processes, is what was saved, or `DamagedCheckpoint` is raised.

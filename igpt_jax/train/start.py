@@ -33,5 +33,5 @@ def beginning(
 
 
 def checkpoint_place(path: str) -> tuple[pathlib.Path, int]:
-    """The work dir and the step of WORKDIR/checkpoints/STEP."""
+    """The workdir and the step of WORKDIR/checkpoints/STEP."""
     return pathlib.Path(path).parents[1], int(pathlib.Path(path).name)

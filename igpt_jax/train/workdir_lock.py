@@ -1,4 +1,4 @@
-"""What makes a directory the work dir of one run: a lock while a process writes there, and its config, with a hash."""
+"""What makes a directory the workdir of one run: a lock while a process writes there, and its config, with a hash."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ CONFIG, PALETTE, LOCK = "config.json", "palette.npy", "lock"
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of the work dir.  The kernel drops the lock with its owner, however that ends.
+    """Keeps other runs out of the workdir.  The kernel drops the lock with its owner, however that ends.
 
     It reaches all processes of a machine, and all machines on NFS and Lustre (mounted with flock); on Cloud Storage
     through gcsfuse it reaches one machine only.
@@ -56,14 +56,14 @@ def write_config(workdir: pathlib.Path, config: RunConfig, palette: Palette) -> 
 
 
 def read_config(workdir: pathlib.Path) -> tuple[RunConfig, str]:
-    """Reads the config that a work dir was made with, and the hash of its palette.
+    """Reads the config that a workdir was made with, and the hash of its palette.
 
     Raises:
       InputError: there is none, or it is not what was written.
     """
     path = workdir / CONFIG
     if not path.exists():
-        raise InputError(f"{workdir} is not a work dir (no {CONFIG}); train one with: python -m igpt_jax train")
+        raise InputError(f"{workdir} is not a workdir (no {CONFIG}); train one with: python -m igpt_jax train")
     try:
         note = json.loads(path.read_bytes())
         sealed = type(note) is dict and note.pop("hash", None) == _hash(note)

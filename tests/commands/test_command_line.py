@@ -302,7 +302,7 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps.x=9"], "the config has no key steps.x"),
         (["train", f"--config={CONFIG}x", "--workdir=x"], "there is no config file"),
         (["train", f"--config={CONFIG}", f"--workdir={CONFIG}/x"], "cannot make the directory"),
-        (["evaluate", "--workdir=nowhere"], "nowhere is not a work dir"),
+        (["evaluate", "--workdir=nowhere"], "nowhere is not a workdir"),
         (["sample", "--workdir=nowhere", "--out=x"], "no checkpoint in"),
         (["sample", "--weights=nowhere"], "--out=DIR is missing"),
         (["complete", "--out=x"], "give either --workdir=DIR or --weights=PATH"),

@@ -43,7 +43,7 @@ def igpt(*arguments):
 
 
 def write_workdir(directory, config):
-    """A work dir whose parameters are all drawn at random."""
+    """A workdir whose parameters are all drawn at random."""
     like = abstract_params(ig.ImageGPT(config.model), make_mesh(ParallelConfig(), jax.devices()[:1]))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 1, leaf.shape), leaf.dtype), like)

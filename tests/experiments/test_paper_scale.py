@@ -32,7 +32,7 @@ def config_of(run, directory):
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
-    """By name: the config of every run of all tables, each made beside the work dirs of those it needs."""
+    """By name: the config of every run of all tables, each made beside the workdirs of those it needs."""
     directory, found = tmp_path_factory.mktemp("runs"), {}
     wanted = [row.run for module in table_modules("all").values() for row in module.rows("paper") if row.run]
     for run in in_order(wanted):

@@ -1,4 +1,4 @@
-"""A work dir whose files are damaged, of an older format, or another run's."""
+"""A workdir whose files are damaged, of an older format, or another run's."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Training, stopping and going on, and what the work dir holds."""
+"""Training, stopping and going on, and what the workdir holds."""
 
 import dataclasses
 

@@ -33,7 +33,7 @@ VARIANTS = {
 
 
 def write_workdir(directory, config, step=30):
-    """A work dir of random parameters, as training leaves it."""
+    """A workdir of random parameters, as training leaves it."""
     like = abstract_params(ig.ImageGPT(config), make_mesh(ParallelConfig(), jax.devices()[:1]))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), like)
