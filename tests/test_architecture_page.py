@@ -10,7 +10,7 @@ PACKAGE = ROOT / "igpt_jax"
 
 
 def names_of(path):
-    """The names that a module defines, with the methods of its classes as Class.method."""
+    """The names that a module defines at its top level, with the methods of its classes as Class.method."""
     names = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -19,6 +19,8 @@ def names_of(path):
             names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
         if isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
     return names
 
 
@@ -47,3 +49,22 @@ def test_every_function_is_in_the_file_that_is_linked_next():
 def test_every_place_of_the_table_exists():
     for name, file in re.findall(r"`(\w+)` in `([\w/]+\.py)`", PAGE):
         assert name in names_of(PACKAGE / file), f"{name} is not in {file}"
+
+
+def imports_of(package):
+    """The stages of igpt_jax that a stage imports, apart from the base modules below data/ and model/."""
+    path = PACKAGE / package
+    files = path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]
+    return set(re.findall(r"^ *from igpt_jax\.(\w+)", "\n".join(file.read_text() for file in files), re.MULTILINE))
+
+
+def test_every_arrow_of_the_map_is_an_import_and_every_import_follows_from_the_arrows():
+    arrows = re.findall(r"^  (\w+) --> (\w+)", PAGE, re.MULTILINE)
+    reached = {package: {end for start, end in arrows if start == package} for package, _ in arrows}
+    for package in reached:
+        assert reached[package] - {"base"} <= imports_of(package)
+    for _ in reached:
+        reached = {package: ends.union(*(reached.get(end, ()) for end in ends)) for package, ends in reached.items()}
+    packages = {*reached} | {end for ends in reached.values() for end in ends}
+    for package, ends in reached.items():
+        assert imports_of(package) & packages - {package} <= ends
