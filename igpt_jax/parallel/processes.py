@@ -32,7 +32,7 @@ def joined(option: str) -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if jax.process_count() == 1 or not _is_of_the_runtime(error):
+        if not _is_of_the_runtime(error) or jax.process_count() == 1:
             raise
         first_line = str(error).splitlines()[0]
         raise InputError(
@@ -43,6 +43,8 @@ def joined(option: str) -> Iterator[None]:
 
 def _is_of_the_runtime(error: Exception) -> bool:
     """Whether JAX's runtime raised an error: a lost connection comes as a ValueError too, such as "UNKNOWN: Gloo"."""
+    if isinstance(error, InputError):  # a ValueError of our own
+        return False
     return isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z_]+: ", str(error)) is not None
 
 

@@ -18,7 +18,7 @@ from igpt_jax.train.best import has_stalled
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.compile import compile_train_step, device_memory
 from igpt_jax.train.metrics import METRICS, read_metrics
-from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from igpt_jax.train.optimizer import optimizer_and_schedule
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.record import Record
@@ -73,10 +73,7 @@ def fit(
     """
     preemption = preemption or Preemption()
     model = ImageGPT(config.model)
-    schedule = learning_rate_schedule(
-        config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
-    )
-    optimizer = make_optimizer(config.optimizer, schedule, config.model.dtype)
+    optimizer, schedule = optimizer_and_schedule(config, images_per_epoch)
     with contextlib.ExitStack() as stack:
         keep = retention(config, workdir / METRICS)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, keep)))

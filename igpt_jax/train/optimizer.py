@@ -9,17 +9,34 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igpt_jax.config import OptimizerConfig
+from igpt_jax.config import OptimizerConfig, RunConfig
 from igpt_jax.model.flops import NEWTON_SCHULZ_ITERATIONS
 
 
+def optimizer_and_schedule(
+    config: RunConfig, images_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Builds the optimizer of a run, and the schedule of its learning rate.
+
+    Args:
+      config: the run.
+      images_per_epoch: number of training images; sets the length of the warm-up.
+    """
+    steps_per_epoch = images_per_epoch / config.data.batch_size
+    schedule = learning_rate_schedule(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
+    return make_optimizer(config.optimizer, schedule, config.model.dtype), schedule
+
+
 def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """Rises linearly from 0 to the peak over the warm-up epochs; then as `config.schedule` says.
+    """Returns the schedule of the learning rate: a linear warm-up from 0 to the peak, then `config.schedule`.
 
-    "cosine" falls to 0 at `steps` (paper, section 3.4).  "constant" stays.  "wsd" stays, and falls linearly to 0 over
-    the last `decay_fraction` of the steps.
+    "cosine" falls to 0 at the last step (paper, section 3.4).  "constant" stays at the peak.  "wsd" stays there, and
+    falls linearly to 0 over the last `decay_fraction` of the steps.
 
-    A warm-up of more than a quarter of the steps is shortened to that, so that short runs learn too.
+    Args:
+      config: peak, warm-up and schedule.
+      steps: of the whole run.
+      steps_per_epoch: training images divided by the batch size.
     """
     warmup, peak = warmup_steps(config, steps=steps, steps_per_epoch=steps_per_epoch), config.learning_rate
     if config.schedule == "cosine":
@@ -35,27 +52,35 @@ def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epo
 
 
 def warmup_steps(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> int:
-    """`warmup_epochs` in steps, but at most a quarter of the run."""
+    """Returns `warmup_epochs` in steps, but at most a quarter of the run, so that short runs learn too."""
     return min(round(config.warmup_epochs * steps_per_epoch), steps // 4)
 
 
 def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax.GradientTransformation:
-    """The optimizer that a config names; `schedule` is of its `learning_rate`, `dtype` the model's compute type."""
+    """Returns the optimizer that a config names.
+
+    Args:
+      config: name and options.
+      schedule: of `config.learning_rate`.
+      dtype: the model's compute type, in which Muon orthogonalizes.
+    """
     return muon(config, schedule, dtype) if config.name == "muon" else adam(config, schedule)
 
 
 def adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam with the paper's β2 of 0.95, against loss spikes (appendix A.1)."""
+    """Returns Adam, by default with the paper's β2 of 0.95, which prevents spikes of the loss (appendix A.1)."""
     return optax.adam(schedule, b1=config.b1, b2=config.b2, eps=config.eps)
 
 
 def muon(config: OptimizerConfig, schedule: optax.Schedule, dtype: str) -> optax.GradientTransformation:
-    """Muon for the matrices of the blocks, Adam for embeddings, heads, gains and biases (Jordan et al. 2024).
+    """Returns Muon for the matrices of the blocks, with Adam for embeddings, heads, gains and biases.
 
-    A matrix moves by its orthogonalized momentum, times sqrt(outputs / inputs) where that is above 1, and decays by
-    `weight_decay`; both times a rate with the course of `schedule` and the peak `muon_learning_rate`.
+    The update of a matrix is its orthogonalized momentum, times sqrt(outputs / inputs) if that is above 1, plus
+    `weight_decay` times the matrix.  It is multiplied by a rate that follows `schedule`, with `muon_learning_rate` as
+    its peak.
 
-    https://kellerjordan.github.io/posts/muon
+    Reference:
+      Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
     """
     for_matrices = optax.chain(
         optax.trace(config.muon_momentum, nesterov=True),

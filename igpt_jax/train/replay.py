@@ -18,7 +18,7 @@ from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.parallel.processes import allgather
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.compile import compile_train_step, device_memory
-from igpt_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from igpt_jax.train.optimizer import optimizer_and_schedule
 from igpt_jax.train.start import beginning
 from igpt_jax.train.state import TrainState, abstract_state
 from igpt_jax.types import Batch, Params
@@ -59,10 +59,7 @@ def replay(
     if not 1 <= step <= config.steps:
         raise InputError(f"--replay={step} is not a step of this run, which has 1 to {config.steps}")
     model, objective = ImageGPT(config.model), objective_function(config.objective)
-    schedule = learning_rate_schedule(
-        config.optimizer, steps=config.steps, steps_per_epoch=images_per_epoch / config.data.batch_size
-    )
-    optimizer = make_optimizer(config.optimizer, schedule, config.model.dtype)
+    optimizer, _ = optimizer_and_schedule(config, images_per_epoch)
     state = _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
     batch = next(batches)
