@@ -20,7 +20,7 @@ from igpt_jax.environment import check_jax, import_command, quiet_libtpu
 from igpt_jax.errors import InputError, Preempted, describe_os_error, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
-from igpt_jax.mistakes import check_command, check_config_file, check_workdir, explain
+from igpt_jax.mistakes import check_command, check_config_file, check_workdir, explain, unknown_key
 
 COMMANDS = {
     "palette": "fit a palette to the training images of a source, and show it",
@@ -113,9 +113,9 @@ def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None
         config = options["config"].value if "config" in options else None
         config = config and config.to_dict()
     except (flags.Error, OSError, TypeError, ValueError) as error:
-        raise InputError(explain(error, options, argv)) from error
+        raise InputError(explain(error, options)) from error
     except Exception as error:  # a config file is a program and may raise anything
-        if isinstance(error, AttributeError | KeyError) and (message := explain(error, options, argv)) != str(error):
+        if isinstance(error, AttributeError | KeyError) and (message := unknown_key(argv)):
             raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"

@@ -40,15 +40,12 @@ def check_workdir(workdir: str) -> None:
         )
 
 
-def explain(error: Exception, options: flags.FlagValues, argv: list[str]) -> str:
+def explain(error: Exception, options: flags.FlagValues) -> str:
     """Explains what absl or ml_collections raised while they read the flags, in one line."""
-    config_keys = [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
     if isinstance(error, flags.UnrecognizedFlagError):
         name = error.flagname
-        meant = (name in config_keys and f"did you mean --config.{name}?") or _meant(name, list(options), "--")
+        meant = f"did you mean --config.{name}?" if name in _config_keys() else _meant(name, list(options), "--")
         return f"there is no flag --{name}; {meant or 'add --help to see all flags'}"
-    if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(config_keys, argv)):
-        return message
     # Removes the lines of a traceback, and the name of our own exception.
     text = re.split(r"\n(?:igpt_jax\.errors\.InputError: |(?=[\w.]+: ))", str(error).strip())[-1]
     if wrong := re.fullmatch(r"flag (--\S+?)=(.*): (invalid literal for int\(\)|could not convert string).*", text):
@@ -60,8 +57,9 @@ def explain(error: Exception, options: flags.FlagValues, argv: list[str]) -> str
     return text
 
 
-def _unknown_key(known: list[str], argv: list[str]) -> str | None:
-    """An error message for the first unknown --config.KEY, with a similar key or the keys of its section."""
+def unknown_key(argv: list[str]) -> str | None:
+    """Returns a message about the first --config.KEY that no config has, with a similar key; None if all are known."""
+    known = _config_keys()
     for argument in argv:
         key = argument.lstrip("-").partition("=")[0]
         if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
@@ -72,6 +70,10 @@ def _unknown_key(known: list[str], argv: list[str]) -> str | None:
             meant = f"did you mean {near[0]}?" if near else f"there is {', '.join(siblings.values() or known)}"
             return f"the config has no key {key}; {meant}"
     return None
+
+
+def _config_keys() -> list[str]:
+    return [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
 
 
 def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

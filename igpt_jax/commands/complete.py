@@ -72,9 +72,10 @@ def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) 
 
 
 def hidden_positions(options: flags.FlagValues, loaded: Loaded) -> np.ndarray:
-    """Which positions --rows, --pixels or --mask leave to draw: (context,) bool.
+    """Returns which positions --rows, --pixels or --mask leave to be sampled, (context,) bool.
 
-    Raises InputError where they do not fit the model.
+    Raises:
+      InputError: the flags do not fit the model.
     """
     config = loaded.model.config
     if sum(value is not None for value in (options.rows, options.pixels, options.mask)) > 1:

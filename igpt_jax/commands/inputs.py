@@ -27,7 +27,11 @@ class Loaded:
 
 
 def load_model(options: flags.FlagValues) -> Loaded:
-    """Loads what --workdir or --weights names.  Raises InputError where it is not exactly one of them."""
+    """Loads the model that --workdir or --weights names.
+
+    Raises:
+      InputError: both are given, or neither; or there is no model.
+    """
     if bool(options.workdir) == bool(options.weights):
         raise InputError("give either --workdir=DIR or --weights=PATH (a workdir, Hugging Face or OpenAI weights)")
     mesh = make_mesh(ParallelConfig())
@@ -38,10 +42,13 @@ def load_model(options: flags.FlagValues) -> Loaded:
 
 
 def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[list[str], np.ndarray]:
-    """The images of --images, or else the first `count` test images of the workdir, as tokens.
+    """Reads the images of --images, or else the first `count` test images of the workdir, as tokens.
 
-    Image files come as evaluation sees them: their central square, resampled by the workdir's filter, by area without
-    one.  Returns their names, and (b, context) int32.
+    Image files are cropped to their central square, as in evaluation, and resampled with the filter of the workdir, or
+    by area without one.
+
+    Returns:
+      The names of the images, and their tokens, (b, context) int32.
     """
     from igpt_jax.commands.run import Run, saved_config  # these need TensorFlow, which drawing new images does not
     from igpt_jax.data.augment import augmentations
@@ -66,7 +73,11 @@ def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[
 
 
 def read_window(options: flags.FlagValues) -> int | None:
-    """--window as a number, or None for auto.  Raises InputError for anything else."""
+    """Returns --window as a number, or None for auto.
+
+    Raises:
+      InputError: it is anything else.
+    """
     if options.window == "auto":
         return None
     if not options.window.isdecimal() or int(options.window) < 1:
@@ -75,7 +86,11 @@ def read_window(options: flags.FlagValues) -> int | None:
 
 
 def output_directory(options: flags.FlagValues, name: str) -> pathlib.Path:
-    """--out, or a directory of that name in the workdir.  Raises InputError where there is neither."""
+    """Returns --out, or a directory of that name in the workdir.
+
+    Raises:
+      InputError: there is neither.
+    """
     if not options.out and not options.workdir:
         raise InputError("--out=DIR is missing; name a directory for the pictures")
     return pathlib.Path(options.out or pathlib.Path(options.workdir) / name)

@@ -94,10 +94,10 @@ def _compare(
         named, reference = reference, _read_reference(reference)
     else:
         named = "training images"
-    found = compare(sets, reference, network, measures)
+    distances = compare(sets, reference, network, measures)
     if options.save_statistics and not isinstance(reference, Statistics):
         Statistics.of(network.features(reference), network.name).save(pathlib.Path(options.save_statistics))
-    return {"reference": named, "samples_from": options.samples or "drawn"} | found
+    return {"reference": named, "samples_from": options.samples or "drawn"} | distances
 
 
 def _read_reference(place: str) -> Statistics | np.ndarray:
@@ -185,8 +185,8 @@ def _labels(
     shares = {"training": np.bincount(labels_b, minlength=classes) / len(labels_b)}
     for name, tokens_bt in sets.items():
         unknown_b = np.zeros(len(tokens_bt), np.int32)
-        (found_b,), _ = fitted.read(features(tokens_bt, unknown_b))
-        shares[name] = np.bincount(found_b, minlength=classes) / len(found_b)
+        (classes_b,), _ = fitted.read(features(tokens_bt, unknown_b))
+        shares[name] = np.bincount(classes_b, minlength=classes) / len(classes_b)
     return {
         "shares": {name: share.tolist() for name, share in shares.items()},
         "jensen_shannon": {name: jensen_shannon(shares[name], shares["training"]) for name in sets},
@@ -203,11 +203,11 @@ def _print(result: dict[str, Any]) -> None:
             _print_row(title, {name: result[section][name][key] for name in SETS})
     if "labels" in result:
         _print_row("Jensen-Shannon, nats: labels by the probe", result["labels"]["jensen_shannon"])
-    if found := result.get("features"):
-        print(f"against {found['reference']}, in features of {found['network']}:")
+    if features := result.get("features"):
+        print(f"against {features['reference']}, in features of {features['network']}:")
         for key, title in TITLES.items():
-            if key in found["samples"]:
-                _print_row(title, {name: found[name][key] for name in SETS if name in found})
+            if key in features["samples"]:
+                _print_row(title, {name: features[name][key] for name in SETS if name in features})
 
 
 def _print_row(title: str, values: dict[str, float]) -> None:

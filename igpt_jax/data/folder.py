@@ -77,7 +77,7 @@ def open_images(path: pathlib.Path, resolution: int) -> FileSource:
     for image in paths:
         with contextlib.suppress(tf.errors.OpError, OSError):  # damaged files are reported when they are decoded
             height, width = size(tf.io.read_file(image)).numpy()
-            if min(height, width) < resolution:
+            if 0 < min(height, width) < resolution:
                 raise InputError(f"{image} has {width}x{height} pixels; the model sees {resolution} a side; enlarge it")
     return _open_files(paths, [0] * len(paths), classes=0)
 

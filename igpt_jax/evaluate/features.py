@@ -29,11 +29,18 @@ def split_features(
     memory: float = math.inf,
     directory: os.PathLike[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The features of every layer for every image of a split, with the labels; masked where the examples have masks.
+    """Computes the features of every layer for every image of a split, in one forward pass.
 
-    memory: bytes above which the features lie on disk, and `directory` is where (see `stored`).
+    Args:
+      model: the network.
+      params: of the model.
+      examples: batches with "tokens" (b, t) int32 and "label" (b,) int32; with "mask" (b, t) bool for BERT models.
+      mesh: devices.
+      memory: bytes of features above which they are kept on disk.
+      directory: where, as in `stored`.
 
-    Returns (l + 1, n, d) float32 and (n,) int32.
+    Returns:
+      The features, (l + 1, n, d) float32, and the labels, (n,) int32.
     """
     labels = []
 
@@ -49,16 +56,20 @@ def split_features(
 
 @functools.partial(jax.jit, static_argnums=0)
 def image_features(model: ImageGPT, params: Params, batch: Batch) -> jax.Array:
-    """The features of a batch with "tokens" and perhaps "mask", images first: (b, l + 1, d) float32."""
+    """Returns the features of a batch with "tokens" and perhaps "mask", images first: (b, l + 1, d) float32."""
     features_lbd: Any = model.apply({"params": params}, batch["tokens"], batch.get("mask"), method="features")
     return features_lbd.swapaxes(0, 1)
 
 
 def stored(batches: Iterator[np.ndarray], memory: float, directory: os.PathLike[str] | None) -> np.ndarray:
-    """The batches one after another, as one array: on disk, read-only, where they have more than `memory` bytes.
+    """Concatenates batches, in memory or, if they have more than `memory` bytes, in a read-only file.
 
-    The file lies in `directory` (None: the system's for temporary files) and has no name there: it goes with the
-    array, or with the process, however that ends.  Both ways an image's layers lie side by side.
+    The file has no name, so it disappears with the array, or with the process, however that ends.
+
+    Args:
+      batches: arrays of images, images first.
+      memory: bytes above which the array is a file.
+      directory: where the file is made; None is the system's directory for temporary files.
     """
     held, size = [], 0
     for batch in batches:
@@ -81,7 +92,7 @@ def _stored_on_disk(batches: Iterator[np.ndarray], directory: os.PathLike[str] |
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Some rows of labeled features, which a probe is fitted to or reads."""
+    """Some rows of labeled features, which a probe is fitted to or which it reads."""
 
     features_lbd: np.ndarray  # floats of any type
     labels_b: np.ndarray
@@ -96,27 +107,27 @@ class Rows:
         return len(self.rows)
 
     def select(self, places: np.ndarray) -> "Rows":
-        """Some of these, by their places among them."""
+        """Returns some of these rows, by their places among them."""
         return dataclasses.replace(self, rows=self.rows[places])
 
     @property
     def labels(self) -> np.ndarray:
-        """(b,) of these rows."""
+        """The labels of these rows, (b,)."""
         return self.labels_b[self.rows]
 
     def read(self, layers: Sequence[int], places: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The features of these rows, or of those at some places, (b, k * d): of the k layers, side by side."""
+        """Returns the features of these rows, or of those at some places: k layers side by side, (b, k * d)."""
         rows = self.rows[places]
         return np.concatenate([self.features_lbd[layer, rows] for layer in layers], axis=1)
 
     def chunks(self) -> Iterator[slice]:
-        """Places of all rows, a part after the other that fits in memory."""
+        """Yields the places of all rows, in parts that fit in memory."""
         return (slice(start, start + _CHUNK) for start in range(0, len(self), _CHUNK))
 
     def standardization(self, layers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and 1 / standard deviation of every feature over these rows, (k * d,) float32; 0 for a constant one.
+        """Returns the mean and 1 / standard deviation of every feature over these rows, (k * d,) float32 each.
 
-        Accumulated in float64 from the first row on, whatever the number of rows.
+        The second is 0 for a constant feature.  Sums are accumulated in float64, relative to the first row.
         """
         first_1d = self.read(layers, slice(1)).astype(np.float64)
         total_d = squares_d = np.zeros(first_1d.shape[1])

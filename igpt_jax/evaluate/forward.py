@@ -20,7 +20,7 @@ from igpt_jax.types import Batch, HostBatch, Params
 def with_masks(examples: Iterable[HostBatch], mask_rate: float, seed: int, draw: int = 0) -> Iterator[HostBatch]:
     """Adds to every batch the "mask" that a BERT model is evaluated with, (b, t) bool, True = hidden.
 
-    The mask of the i-th image is a function of (seed, i, draw): each position with chance `mask_rate`.
+    Each position is hidden with probability `mask_rate`.  The mask of the i-th image is a function of (seed, i, draw).
     """
     i = 0
     for batch in examples:
@@ -31,9 +31,10 @@ def with_masks(examples: Iterable[HostBatch], mask_rate: float, seed: int, draw:
 
 
 def mean_nats(model: ImageGPT, params: Params, examples: Iterable[HostBatch], mesh: Mesh) -> float:
-    """Mean negative log-likelihood of the images, in nats per token; every image counts once, on any mesh.
+    """Returns the mean negative log-likelihood of the images, in nats per token.
 
-    Where the examples have masks, of the hidden tokens alone; an image without any does not count.
+    Every image counts once, on any mesh.  If the examples have masks, the mean is over the hidden tokens alone, and an
+    image without any does not count.
     """
     inputs = ({name: x for name, x in batch.items() if name in ("tokens", "mask")} for batch in examples)
     results = map_batches(functools.partial(_image_nats, model, params), inputs, mesh)
@@ -42,9 +43,10 @@ def mean_nats(model: ImageGPT, params: Params, examples: Iterable[HostBatch], me
 
 
 def map_batches(function: Callable[[Batch], Any], batches: Iterable[HostBatch], mesh: Mesh) -> Iterator[Any]:
-    """Yields function(batch) as numpy arrays on every process; all are given all batches.
+    """Yields function(batch) as NumPy arrays on every process.  Every process is given all batches.
 
-    Each is split over the mesh's `data` axis, and filled up to the size of the first; the results are cut back.
+    Each batch is split over the mesh's `data` axis.  A smaller batch is filled up to the size of the first, so that
+    nothing is compiled again, and its results are cut back.
     """
     size = None
     for batch in batches:

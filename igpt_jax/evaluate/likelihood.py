@@ -17,14 +17,27 @@ HIDDEN_PARTS = 7  # a BERT model is asked about a seventh of an image at a time,
 
 
 def likelihood(
-    model: ImageGPT, params: dict, tokens_bt: np.ndarray, *, mesh: Mesh, batch_size: int = 32, seed: int = 0
+    model: ImageGPT, params: Params, tokens_bt: np.ndarray, *, mesh: Mesh, batch_size: int = 32, seed: int = 0
 ) -> np.ndarray:
-    """-log p of every token, in nats; the mean of a row is its image's nats per token.
+    """Computes -log p of every token, in nats.
 
-    An autoregressive model's add up to the -log likelihood of the image.  For a BERT model every position is hidden
-    once, in one of seven random parts drawn by `seed`, and predicted from the other six.
+    The mean of a row is its image's nats per token.  With an autoregressive model, the sum of a row is -log p of the
+    image.  With a BERT model, every position is hidden once, in one of seven random parts, and predicted from the other
+    six.
 
-    tokens_bt: (b, context) int32 in [0, v).  Returns (b, context) float32.  Raises InputError for other tokens.
+    Args:
+      model: the network.
+      params: of the model.
+      tokens_bt: (b, context) int32 in [0, v).
+      mesh: devices.
+      batch_size: images in one forward pass.
+      seed: draws the seven parts.
+
+    Returns:
+      (b, context) float32.
+
+    Raises:
+      InputError: a token is out of range, or the shape or the dtype does not fit.
     """
     check_tokens(model.config, tokens_bt)
     batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))

@@ -42,17 +42,31 @@ def low_data(
     seed: int = 0,
     masks: int = 1,
 ) -> LowDataResult:
-    """Fits probes to `labels_per_class` images of every class, and scores them on all test images.
+    """Fits probes to a few images of every class, and scores them on all test images.
 
-    A held-out part of so few images chooses nothing well, so layer and penalty are given; take them from the probe of
-    all training images, whose held-out part chose them, as the paper takes the layer. They may have seen more labels,
-    but never the test images'. The penalty is `l2 * images` of that probe: the coefficient of `sum(weights_dc**2) / 2`
-    beside the summed loss, and thus one prior on the weights for any number of images (`1 / C` in scikit-learn).
+    A held-out part of so few images chooses nothing well, so layer and penalty are given.  Take them from the probe of
+    all training images, whose held-out part chose them, as the paper takes the layer.  That probe has seen more labels,
+    but none of the test images.  Features are standardized with those of the subset.
 
-    Features and labels are as in `probe`, one training row an image. Subset i is drawn by (seed, i), with the same
-    number of every class. Features are standardized with those of the subset.
+    Args:
+      train_features_lbd: (l, b, d) floats, one row for each image.
+      train_labels_b: (b,) integers in [0, classes).
+      test_features_lbd: the same of the test images, in `masks` passes.
+      test_labels_b: (b,) integers in [0, classes).
+      labels_per_class: images of each class in a subset.
+      layers: layers that the probe reads side by side.
+      penalty: `l2 * images` of the probe of all images.  It is the coefficient of `sum(weights_dc**2) / 2` beside the
+        summed loss, and thus the same prior on the weights for any number of images (`1 / C` in scikit-learn).
+      classes: number of classes.
+      subsets: number of random subsets.
+      seed: subset i is drawn by (seed, i).
+      masks: passes over the test images, each under other masks of a BERT model.
 
-    Raises InputError as `probe` does, and where a class has too few images.
+    Returns:
+      The accuracy of each subset.
+
+    Raises:
+      InputError: a class has too few images, or as in `probe`.
     """
     check_pair(train_features_lbd, train_labels_b, test_features_lbd, test_labels_b, classes)
     train, test = Rows.all(train_features_lbd, train_labels_b), Rows.all(test_features_lbd, test_labels_b)
@@ -60,16 +74,19 @@ def low_data(
     accuracies = []
     for subset in range(subsets):
         few = train.select(draw_subset(train_labels_b, labels_per_class, classes, seed, subset))
-        (found,) = fit(few, [layers], l2_gs, classes, ProbeConfig(solver="lbfgs"), seed)
-        accuracy, _ = score(found, test, masks, seed)
+        (probe,) = fit(few, [layers], l2_gs, classes, ProbeConfig(solver="lbfgs"), seed)
+        accuracy, _ = score(probe, test, masks, seed)
         accuracies.append(accuracy)
     return LowDataResult(labels_per_class, tuple(accuracies))
 
 
 def draw_subset(labels_b: np.ndarray, labels_per_class: int, classes: int, seed: int, subset: int) -> np.ndarray:
-    """Indices of that many images of each class, one class after another: a function of (seed, subset).
+    """Returns indices of `labels_per_class` images of each class, one class after another.
 
-    Raises InputError where a class has fewer.
+    They are a function of (seed, subset).
+
+    Raises:
+      InputError: a class has fewer images.
     """
     counts_c = np.bincount(labels_b, minlength=classes)
     if counts_c.min() < labels_per_class:

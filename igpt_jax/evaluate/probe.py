@@ -28,19 +28,19 @@ WEAKEST, STRONGEST = 1e-8, 1e4  # L2 strengths between which the search goes on 
 
 @dataclasses.dataclass(frozen=True)
 class LayerResult:
-    """What one probe reads from one layer, or from several side by side; accuracies in per cent."""
+    """What one probe reads from one layer, or from several layers side by side.  Accuracies are in per cent."""
 
-    layers: tuple[int, ...]  # their numbers
+    layers: tuple[int, ...]  # numbers of the layers
     setting: float  # the L2 strength ("lbfgs") or learning rate ("sgd") that the held-out images chose
     held_out_accuracy: float  # of the held-out training images, at this setting
-    held_out_loss: float  # likewise, nats an image
-    accuracy: float  # of the test images; where they come under several masks, the mean over the masks
-    vote_accuracy: float  # of the modal prediction over the masks; without masks `accuracy` again
+    held_out_loss: float  # of the same images, in nats per image
+    accuracy: float  # of the test images; under several masks, the mean over the masks
+    vote_accuracy: float  # of the most frequent prediction over the masks; without masks the same as `accuracy`
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeResult:
-    """One probe a layer, and one of several layers about the best where `concatenate` asks for it."""
+    """One probe for each layer, and one of the layers about the best if `concatenate` asks for it."""
 
     layer_results: tuple[LayerResult, ...]
     concatenated: LayerResult | None
@@ -48,16 +48,16 @@ class ProbeResult:
     @property
     def best(self) -> LayerResult:
         """The layer that reads the held-out images best: highest accuracy, ties to the lower loss."""
-        return max(self.layer_results, key=lambda reading: (reading.held_out_accuracy, -reading.held_out_loss))
+        return max(self.layer_results, key=lambda result: (result.held_out_accuracy, -result.held_out_loss))
 
     @property
     def best_layer(self) -> int:
-        """Its number."""
+        """The number of the best layer."""
         return self.best.layers[0]
 
     @property
     def accuracy(self) -> float:
-        """Its accuracy on the test images, in per cent."""
+        """The accuracy of the best layer on the test images, in per cent."""
         return self.best.accuracy
 
 
@@ -73,29 +73,45 @@ def probe(
     views: int = 1,
     masks: int = 1,
 ) -> ProbeResult:
-    """Measures what a linear classifier reads from each layer; test labels take part in no choice.
+    """Measures what a linear classifier reads from each layer.  Test labels take part in no choice.
 
     A fraction `config.held_out` of the training images, drawn by `seed`, chooses the setting of each layer and then the
-    best layer: highest held-out accuracy, ties to the lower held-out loss. Each layer is refitted to all training
-    images at its setting and scored on the test images. With `config.concatenate` of k, the k layers centered at the
-    best (moved inwards at the ends of the network) are then read together by one probe, chosen and refitted likewise.
+    best layer: the highest held-out accuracy, and the lower held-out loss at a tie.  Each layer is refitted to all
+    training images at its setting, and scored on the test images.  With `config.concatenate` = k, one more probe reads
+    the k layers centered at the best, which is chosen and refitted in the same way.
 
-    The solver "lbfgs" reaches the optimum for each strength of `config.l2`, and the best is taken. "sgd" tries
-    `config.rates` in their order, and stops at the first whose held-out accuracy (at a tie, loss) is worse than the one
-    before it. Both see features standardized with the mean and the standard deviation of the images fitted to;
-    dimensions that never vary there count for nothing. For "sgd" they are then divided by the square root of their
-    number, so that an image's squared norm is 1 on average. The curvature is then at most 1/2 in every layer and at
-    every width, and steps with momentum 0.9 are stable up to a rate of 7.6 or more (2 (1 + momentum) / curvature): the
-    paper's rates, from 30 downwards, begin about where stability ends. How it scaled its features, it does not say.
+    The solver "lbfgs" reaches the optimum for each strength of `config.l2`, and for further strengths beyond while an
+    end is the best.  "sgd" tries `config.rates` in their order, and stops at the first whose held-out accuracy (at a
+    tie, loss) is worse than the one before it.
 
-    Features are (l, b, d) floats of any dtype, in memory or on disk, with every layer that `config.layers` names;
-    labels are (b,) integers in [0, classes). Raw pixels are one layer of width h*w*3. The training rows are `views`
-    passes over the same images in the same order; all views of an image are held out together. The test rows are
-    `masks` passes, each under other masks of a BERT model. Follows section 3.1 of the paper, which states neither
-    regularization nor standardization.
+    Both solvers see features that are standardized with the mean and the standard deviation of the images fitted to.
+    Dimensions that never vary there count for nothing.  For "sgd", features are then divided by the square root of
+    their number, so that an image's squared norm is 1 on average.  The curvature is then at most 1/2 in every layer and
+    at every width, and steps with momentum 0.9 are stable up to a rate of at least 7.6 (2 (1 + momentum) / curvature).
+    So the paper's rates, from 30 downwards, begin about where stability ends.
 
-    Raises InputError when shapes disagree, labels or layers are out of range, features are not finite, or the split
-    leaves a side empty.
+    Args:
+      train_features_lbd: (l, b, d) floats of any dtype, in memory or on disk.  The rows are `views` passes over the
+        same images in the same order.  Raw pixels are one layer of width h*w*3.
+      train_labels_b: (b,) integers in [0, classes).
+      test_features_lbd: the same of the test images; the rows are `masks` passes, each under other masks of a BERT
+        model.
+      test_labels_b: (b,) integers in [0, classes).
+      classes: number of classes.
+      config: solver, settings to try, and layers.
+      seed: draws the held-out images, and the order of the images for "sgd".
+      views: passes over the training images.  All views of an image are held out together.
+      masks: passes over the test images.
+
+    Returns:
+      The probe of each layer.
+
+    Raises:
+      InputError: shapes disagree, labels or layers are out of range, features are not finite, or the split leaves a
+        side empty.
+
+    Reference:
+      Section 3.1 of the paper, which states neither regularization nor standardization.
     """
     check_pair(train_features_lbd, train_labels_b, test_features_lbd, test_labels_b, classes)
     count = len(train_features_lbd)
@@ -132,7 +148,7 @@ def check_pair(
     test_labels_b: np.ndarray,
     classes: int,
 ) -> None:
-    """Raises InputError unless both sets of features are whole and of one model."""
+    """Raises InputError unless both sets of features are valid and come from one model."""
     check_features("training", train_features_lbd, train_labels_b, classes)
     check_features("test", test_features_lbd, test_labels_b, classes)
     (train_layers, _, train_width), (test_layers, _, test_width) = train_features_lbd.shape, test_features_lbd.shape
@@ -144,7 +160,7 @@ def check_pair(
 
 
 def centered(layer: int, k: int, layers: int) -> tuple[int, ...]:
-    """The k consecutive layers about one, of `layers`; moved inwards where they would reach beyond the ends."""
+    """Returns k consecutive layers of `layers`, centered at one, or moved inwards at the ends of the network."""
     first = min(max(layer - k // 2, 0), layers - k)
     return tuple(range(first, first + k))
 
@@ -245,7 +261,10 @@ def _measure(probe: "LinearProbe", held_out: Rows) -> list[tuple[float, float]]:
 
 
 class LinearProbe(NamedTuple):
-    """Probes of some layers side by side, one a setting; logits are `(x_bd - mean_d) * scale_d @ weights + biases`."""
+    """Probes of some layers side by side, one for each setting.
+
+    Logits are `(x_bd - mean_d) * scale_d @ weights_dc + biases_c`.
+    """
 
     layers: tuple[int, ...]
     mean_d: np.ndarray
@@ -254,7 +273,7 @@ class LinearProbe(NamedTuple):
     biases_sc: jax.Array | np.ndarray
 
     def read(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions of the rows, (s, b) int32, and their losses, (s, b) float32 nats."""
+        """Returns the predicted classes of the rows, (s, b) int32, and their losses, (s, b) float32 nats."""
         probe = tuple(self[1:])
         labels_b = rows.labels
         parts = [_read(*probe, rows.read(self.layers, places), labels_b[places]) for places in rows.chunks()]
@@ -325,9 +344,16 @@ def _regularization_path(rows: Rows, layers: tuple[int, ...], classes: int) -> C
 
 
 def score(probe: LinearProbe, test: Rows, masks: int, seed: int) -> tuple[float, float]:
-    """Accuracies in per cent of a probe with one setting: the mean over the masks, and that of their modal vote.
+    """Scores a probe with one setting.
 
-    The rows are `masks` passes over the same images; ties of the vote are broken by `seed`.
+    Args:
+      probe: to be scored.
+      test: `masks` passes over the same images.
+      masks: number of passes.
+      seed: breaks ties of the vote.
+
+    Returns:
+      Per cent of right predictions: the mean over the masks, and of the most frequent prediction over them.
     """
     (predictions_b,), _ = probe.read(test)
     predictions_nb, labels_nb = predictions_b.reshape(masks, -1), test.labels.reshape(masks, -1)

@@ -45,7 +45,12 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, keep: PreservationPolicy | None = None):
-        """Opens for writing with `keep`, which says what stays when a new one is whole; without it, for reading."""
+        """Opens the checkpoints of a workdir.
+
+        Args:
+          workdir: of the run.
+          keep: which checkpoints are kept when a new one is complete.  Without it, they are opened for reading only.
+        """
         self._directory = workdir.absolute() / "checkpoints"
         self._manager: Any = None  # orbax's, or None where there is nothing to read
         if keep:
@@ -62,19 +67,24 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True) if self._manager else []
 
     def newest(self, read: Callable[[int], T], before: float = float("inf")) -> T:
-        """Gives what `read` makes of the newest checkpoint that is not damaged, naming on stderr those that are.
+        """Reads the newest checkpoint that is not damaged, and names damaged ones on stderr.
 
-        before: only steps below it count.
+        Args:
+          read: from the step of a checkpoint to what is wanted of it; raises DamagedCheckpoint.
+          before: only checkpoints of steps below it count.
+
+        Returns:
+          What `read` returns.
 
         Raises:
-          InputError: there is none, or all are damaged.
+          InputError: there is no checkpoint, or all are damaged.
         """
         return self.first_whole([step for step in self.steps if step < before], read)
 
     def result(self, read: Callable[[int], T]) -> T:
-        """The same of the checkpoint that the run results in: the best by its `keep_best`, or else the newest.
+        """Reads the checkpoint that the run results in, as `newest` does: the best by `keep_best`, or else the newest.
 
-        After a damaged best one, the newest is tried.
+        If the best one is damaged, the newest is tried.
         """
         config, _ = self.newest(self.about)
         best = best_step(read_metrics(self._directory.parent / METRICS), config.keep_best, self.steps)
@@ -82,7 +92,7 @@ class Checkpoints:
         return self.first_whole(sorted(self.steps, key=lambda step: step != best), read)
 
     def first_whole(self, steps: Sequence[int], read: Callable[[int], T]) -> T:
-        """Gives what `read` makes of the first of these checkpoints that is not damaged, as `newest` does."""
+        """Reads the first of these checkpoints that is not damaged, as `newest` does."""
         if not steps:
             raise InputError(f"no checkpoint in {self._directory}; train one with: python -m igpt_jax train")
         for step in steps:
@@ -94,10 +104,13 @@ class Checkpoints:
         raise InputError(f"all checkpoints in {self._directory} are damaged, the last so: {damage}; restore a copy")
 
     def resume(self, like: TrainState, palette: Palette) -> TrainState | None:
-        """Reads the newest state that is not damaged, or None before the first one; moves damaged ones out of the way.
+        """Reads the newest state that is not damaged, and renames newer damaged checkpoints to STEP.damaged.
+
+        Returns:
+          The state on the shardings of `like`, or None if there is no checkpoint yet.
 
         Raises:
-          InputError: as `newest`, or the palette is another than the checkpoint's.
+          InputError: all checkpoints are damaged, or they were trained with another palette.
         """
         if not self.steps:
             return None
@@ -149,7 +162,8 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Reads the whole state onto the shardings of `like`.
 
-        Raises InputError where the checkpoint has parameters alone, as `save_params` writes.
+        Raises:
+          InputError: the checkpoint has parameters alone, as `save_params` writes, or an older format.
         """
         where, about = self._directory / str(step), self._about(step)
         if about["format_version"] == 1:
@@ -180,8 +194,8 @@ class Checkpoints:
         with self._reading(step):
             args = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
             restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
-        for name, found in fingerprints(restored).items() if about["format_version"] > 1 else ():
-            if found != about["fingerprints"].get(name):
+        for name, fingerprint in fingerprints(restored).items() if about["format_version"] > 1 else ():
+            if fingerprint != about["fingerprints"].get(name):
                 raise DamagedCheckpoint(f"{self._directory / str(step)} is damaged: {name} is not what was saved")
         return restored
 
@@ -227,7 +241,11 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Waits until everything is on disk.  Raises InputError where something could not be written."""
+        """Waits until everything is on disk.
+
+        Raises:
+          InputError: something could not be written.
+        """
         if self._manager:
             with self._writing():
                 self._manager.close()

@@ -18,12 +18,13 @@ METRICS = "metrics.jsonl"
 
 
 class JsonLines:
-    """`metrics.jsonl`: one object a line, {"step": s, name: value, ...}."""
+    """Writes `metrics.jsonl`, which has one object on each line: {"step": s, name: value, ...}."""
 
     def __init__(self, path: pathlib.Path, start_step: int):
-        """Opens the file for appending and drops what an interrupted run wrote after `start_step`.
+        """Opens the file for appending, and drops what an interrupted run wrote after `start_step`.
 
-        Raises InputError where a line is no such object.
+        Raises:
+          InputError: a line is damaged.
         """
         self.kept = [line for line in read_metrics(path) if line["step"] <= start_step]
         with atomic_write(path) as partial:
@@ -45,12 +46,13 @@ class JsonLines:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads every line of a metrics.jsonl, in order of step; a last line that a kill cut short is left out.
+    """Reads every line of a metrics.jsonl, in the order of steps.  A last line that a kill cut short is left out.
 
-    Raises InputError where another line is damaged.
+    Raises:
+      InputError: another line is damaged, or the steps are not in order.
     """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    found = []
+    metrics = []
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
@@ -59,12 +61,12 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
         except (ValueError, RecursionError):
             sound = False
         if sound:
-            found.append(values)
+            metrics.append(values)
         elif number < len(lines) or line.endswith(b"\n"):
             raise InputError(f"line {number} of {path} is damaged; delete that line")
-    if any(later["step"] < earlier["step"] for earlier, later in itertools.pairwise(found)):
+    if any(later["step"] < earlier["step"] for earlier, later in itertools.pairwise(metrics)):
         raise InputError(f"the steps of {path} are not in order; sort its lines, or restore the file")
-    return found
+    return metrics
 
 
 class TensorBoard:

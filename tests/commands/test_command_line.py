@@ -272,14 +272,14 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "no command 'trian'; choose one of"),
+        (["draw"], "no command 'draw'; choose one of"),
         (["train", "--workdir=x"], "--config=FILE is missing"),
         (["train", f"--config={CONFIG}"], "--workdir=DIR is missing"),
         (["train", "--config=nowhere.py", "--workdir=x"], "nowhere.py"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.widht=3"], "did you mean model.width?"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.width=wide"], "config.model.width=wide"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.model.width=11"], "width=11 is not divisible"),
-        (["train", f"--config={CONFIG}:abc", "--workdir=x"], "get_config"),
+        (["train", f"--config={CONFIG}:abc", "--workdir=x"], "takes no argument"),
         (["train", f"--config={CONFIG}", "--wrokdir=x"], "workdir"),
         (["train", f"--config={CONFIG}", "--workdir=x", "extra"], "'extra' is not a flag"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.name=digit"], "'digit' is not a source"),
@@ -306,6 +306,14 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["sample", "--workdir=nowhere", "--out=x"], "no checkpoint in"),
         (["sample", "--weights=nowhere"], "--out=DIR is missing"),
         (["complete", "--out=x"], "give either --workdir=DIR or --weights=PATH"),
+        (["tain", f"--config={CONFIG}"], "there is no command 'tain'; did you mean train?"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--steps=9"], "no flag --steps; did you mean --config.steps?"),
+        (["sample", "--temprature=1"], "there is no flag --temprature; did you mean --temperature?"),
+        (["sample", "--n=ten"], "--n=ten is not a whole number"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps=1e4"], "steps=1e4 is not a whole number"),
+        (["train", f"--config={CONFIG}", "--workdir=gs://bucket/run"], "gs://bucket/run is no local directory"),
+        (["train", f"--config={CONFIG}", "--workdir=gs:/bucket/run"], "gs:/bucket/run is no local directory"),
+        (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.name=folder:"], "there is no folder ''"),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
