@@ -1,19 +1,32 @@
-"""The arguments of experiment files, `FILE.py:name=value,name=value`, checked against typed defaults."""
+"""Reads the arguments of config files, `FILE.py:name=value,name=value`, and checks them against typed defaults."""
+
+from typing import Any
 
 from igpt_jax.errors import InputError
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
 
 
-def read_arguments(text: str, **defaults: str | int | float | tuple[str, ...]) -> dict:
-    """Reads `name=value,name=value`; a default says the type of its name, a tuple what may be chosen, the first if not.
+def read_arguments(text: str, **defaults: str | int | float | tuple[str, ...]) -> dict[str, Any]:
+    """Reads `name=value,name=value`.
 
-    Raises InputError naming the argument that is not known, or is not of its type.
+    Args:
+      text: the arguments; those that are missing have their default.
+      **defaults: for each argument, its default, which also says its type; or a tuple of the texts to choose from, of
+        which the first is the default.
+
+    Returns:
+      The value of every argument.
+
+    Raises:
+      InputError: an argument is unknown, or not of its type; the message names it.
 
     >>> read_arguments("size=l,steps=7", size=("s", "l"), steps=1, objective=("ar", "bert"))
     {'size': 'l', 'steps': 7, 'objective': 'ar'}
     """
-    values = {name: default[0] if isinstance(default, tuple) else default for name, default in defaults.items()}
+    values: dict[str, Any] = {
+        name: default[0] if isinstance(default, tuple) else default for name, default in defaults.items()
+    }
     for argument in filter(None, text.split(",")):
         name, _, value = argument.partition("=")
         if name not in defaults or not value:

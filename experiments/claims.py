@@ -1,13 +1,13 @@
-"""Ten claims of the paper, each decided by a rule that was written down before there were results.
+"""Decides ten claims of the paper from the measured tables, by rules that were written before there were results.
 
-A difference is taken seed by seed, and counts as more than nothing where its mean over the seeds exceeds its standard
-error (the standard deviation of the differences, divided by the square root of their number).  With three seeds that is
-a weak test, of the sign more than of the size.
+A difference is computed for each seed.  It counts as positive if its mean over the seeds exceeds its standard error
+(the standard deviation of the differences, divided by the square root of the number of seeds).  With three seeds this
+is a weak test: it says more about the sign of a difference than about its size.
 """
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -19,56 +19,61 @@ FAR = 10.0  # points of accuracy
 
 
 class Difference(NamedTuple):
-    """A mean of differences, one a seed, and its standard error; 0 with one seed."""
+    """The mean of a difference over the seeds, and its standard error."""
 
     mean: float
-    error: float
-    values: tuple[float, ...]
+    error: float  # standard error of the mean; 0 with one seed
+    values: tuple[float, ...]  # of each seed
 
     @classmethod
     def of(cls, values_n: np.ndarray) -> "Difference":
-        """The mean and the standard error of the mean."""
+        """Summarizes the differences of all seeds, (n,)."""
         n = len(values_n)
         error = float(np.std(values_n, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
         return cls(float(np.mean(values_n)), error, tuple(float(value) for value in values_n))
 
     def exceeds(self, threshold: float = 0.0) -> bool:
-        """Whether it is more than the threshold by more than its standard error."""
+        """Whether the mean exceeds the threshold by more than the standard error."""
         return self.mean - self.error > threshold
 
     def includes_zero(self, errors: float) -> bool:
-        """Whether it is no farther from zero than so many standard errors."""
+        """Whether the mean is at most this many standard errors away from zero."""
         return abs(self.mean) <= errors * self.error
 
 
 class Measured:
-    """Values by table and key, one a seed, of the seeds that all tables have."""
+    """The values of measured rows by table and key, for the seeds that every row has."""
 
-    def __init__(self, tables: Mapping[str, Sequence[dict]]):
+    def __init__(self, tables: Mapping[str, Sequence[dict[str, Any]]]):
         self._rows = {
             (table, row["key"]): row["values"] for table, rows in tables.items() for row in rows if row["key"]
         }
         self.seeds = sorted(set.intersection(*(set(values) for values in self._rows.values())))
 
     def __call__(self, table: str, key: str) -> np.ndarray:
+        """The values of one row, (n,), in the order of `seeds`."""
         values = self._rows[table, key]
         return np.array([values[seed] for seed in self.seeds])
 
 
+# Whether a claim holds, and the differences, by name, that decided it.
+_Decision = tuple[bool, dict[str, Difference]]
+
+
 class Claim(NamedTuple):
-    """What the paper says; when it counts as held; from what is measured to whether it does, and by which figures."""
+    """A claim of the paper, and the rule that decides whether it holds here."""
 
-    claim: str
-    rule: str
-    tables: tuple[str, ...]
-    decide: Callable[[Measured], tuple[bool, dict[str, Difference]]]
+    claim: str  # what the paper says
+    rule: str  # when it counts as held, in words
+    tables: tuple[str, ...]  # names of the tables that the rule reads
+    decide: Callable[[Measured], _Decision]  # the rule
 
 
-def _all_exceed(differences, threshold=0.0):
+def _all_exceed(differences: dict[str, Difference], threshold: float = 0.0) -> _Decision:
     return all(difference.exceeds(threshold) for difference in differences.values()), differences
 
 
-def _rises_then_falls(measured):
+def _rises_then_falls(measured: Measured) -> _Decision:
     return _all_exceed(
         {
             "best layer - first": Difference.of(0 - measured("figure2", "first-minus-best")),
@@ -77,8 +82,8 @@ def _rises_then_falls(measured):
     )
 
 
-def _loss_goes_with_probe(scale):
-    def decide(measured):
+def _loss_goes_with_probe(scale: str) -> Callable[[Measured], _Decision]:
+    def decide(measured: Measured) -> _Decision:
         correlations = []
         for size in figure3_loss_and_probe.SIZES:
             points = [
@@ -93,21 +98,22 @@ def _loss_goes_with_probe(scale):
     return decide
 
 
-def _larger_probes_better(measured):
+def _larger_probes_better(measured: Measured) -> _Decision:
     s, m, l = (measured("table2", f"{size}32") for size in "sml")  # noqa: E741
     return _all_exceed({"M - S": Difference.of(m - s), "L - M": Difference.of(l - m)})
 
 
-def _bars(measured, what):
+def _bars(measured: Measured, what: str) -> list[np.ndarray]:
+    """The bars of Figure 4 for "probe" or "finetune": of the autoregressive and of the BERT model."""
     return [measured("figure4", f"{scales.STANDS_FOR}-{what}-{objective}") for objective in ("ar", "bert")]
 
 
-def _ar_probes_better(measured):
+def _ar_probes_better(measured: Measured) -> _Decision:
     ar, bert = _bars(measured, "probe")
     return _all_exceed({"AR - BERT, probed": Difference.of(ar - bert)})
 
 
-def _tuning_closes_the_gap(measured):
+def _tuning_closes_the_gap(measured: Measured) -> _Decision:
     (probed_ar, probed_bert), (tuned_ar, tuned_bert) = _bars(measured, "probe"), _bars(measured, "finetune")
     probed, tuned = probed_ar - probed_bert, tuned_ar - tuned_bert
     closed = Difference.of(probed - np.abs(tuned))
@@ -115,18 +121,18 @@ def _tuning_closes_the_gap(measured):
     return closed.exceeds(), differences
 
 
-def _joint_is_no_worse(measured):
+def _joint_is_no_worse(measured: Measured) -> _Decision:
     data = scales.STANDS_FOR
     difference = Difference.of(measured("table3", data) - measured("table3", f"{data}-class-only"))
     return difference.mean + difference.error >= 0, {"joint - class-only": difference}
 
 
-def _pretraining_helps(measured):
+def _pretraining_helps(measured: Measured) -> _Decision:
     difference = Difference.of(measured("table3", scales.STANDS_FOR) - measured("table3", "scratch"))
     return _all_exceed({"fine-tuned - from scratch": difference})
 
 
-def _voting_helps(measured):
+def _voting_helps(measured: Measured) -> _Decision:
     gains = {}
     for what, said in (("probe", "probed"), ("finetune", "fine-tuned")):
         key = f"{scales.STANDS_FOR}-{what}-bert"
@@ -136,7 +142,7 @@ def _voting_helps(measured):
     return _all_exceed(gains)
 
 
-def _few_labels_beat_pixels(measured):
+def _few_labels_beat_pixels(measured: Measured) -> _Decision:
     return _all_exceed(
         {
             f"features - raw pixels, {labels} labels a class": Difference.of(
@@ -148,7 +154,7 @@ def _few_labels_beat_pixels(measured):
     )
 
 
-def _mask_rates(measured):
+def _mask_rates(measured: Measured) -> _Decision:
     rates = {rate: measured("ablations", f"mask{rate}") for rate in (15, 20, 35)}
     alike = Difference.of(rates[15] - rates[20])
     worse = Difference.of((rates[15] + rates[20]) / 2 - rates[35])
@@ -159,7 +165,7 @@ MORE = "more than its standard error"
 
 
 def claims(scale: str) -> list[Claim]:
-    """The ten, in the order of the README."""
+    """The ten claims, in the order of experiments/README.md."""
     return [
         Claim(
             "Accuracy by layer rises, then falls",
@@ -209,10 +215,19 @@ def claims(scale: str) -> list[Claim]:
     ]
 
 
-def decide(tables: Mapping[str, Sequence[dict]], scale: str, command: str) -> list[dict]:
-    """What claims.json says, from the measured rows of all tables.
+def decide(tables: Mapping[str, Sequence[dict[str, Any]]], scale: str, command: str) -> list[dict[str, Any]]:
+    """Decides every claim.
 
-    Raises InputError where a table lacks what a claim needs.
+    Args:
+      tables: the measured rows of every table, by its name.
+      scale: "paper" or "miniature".
+      command: the command line that made the tables, for the results.
+
+    Returns:
+      The entries of claims.json.
+
+    Raises:
+      InputError: no seed has a value in every row that a claim needs.
     """
     decided = []
     for claim in claims(scale):
@@ -226,8 +241,8 @@ def decide(tables: Mapping[str, Sequence[dict]], scale: str, command: str) -> li
                 "held": bool(held),
                 "rule": claim.rule,
                 "figures": {
-                    name: {"mean": found.mean, "standard_error": found.error, "values": found.values}
-                    for name, found in differences.items()
+                    name: {"mean": difference.mean, "standard_error": difference.error, "values": difference.values}
+                    for name, difference in differences.items()
                 },
                 "seeds": measured.seeds,
                 "command": command,
@@ -236,14 +251,14 @@ def decide(tables: Mapping[str, Sequence[dict]], scale: str, command: str) -> li
     return decided
 
 
-def sentence(number: int, decided: dict) -> str:
-    """A claim in one line."""
+def sentence(number: int, decided: dict[str, Any]) -> str:
+    """Formats a decided claim as one line of Markdown."""
     figures = "; ".join(
-        f"{name}: {found['mean']:+.2f} ± {found['standard_error']:.2f}" for name, found in decided["figures"].items()
+        f"{name}: {figure['mean']:+.2f} ± {figure['standard_error']:.2f}" for name, figure in decided["figures"].items()
     )
     return f"{number}. **{'held' if decided['held'] else 'not held'}**: {decided['claim']} ({figures})"
 
 
-def summary(decided: Sequence[dict]) -> str:
-    """All claims, a line each, as Markdown."""
+def summary(decided: Sequence[dict[str, Any]]) -> str:
+    """Formats all decided claims as Markdown, one line each."""
     return "\n".join(itertools.starmap(sentence, enumerate(decided, start=1))) + "\n"

@@ -1,14 +1,15 @@
-"""Figure 2: what a linear probe reads from each layer of iGPT-L; the best is in the middle, the last 2.4 points below.
+"""Figure 2: linear probes of every layer of iGPT-L; the best layer is in the middle, 2.4 points above the last one.
 
     python -m experiments.reproduce figure2 --scale=miniature --workdir=runs/miniature
 
-The same runs as Table 1's, from the same config: CIFAR-10, CIFAR-100 and STL-10, or digits.  The paper prints no values
-of the curves; "representations first improve as a function of depth, and then, starting around the middle layer, begin
-to deteriorate until the penultimate layer" (section 4.1).
+Uses the runs and the config of Table 1: CIFAR-10, CIFAR-100 and STL-10, or digits in the miniature.  The paper prints
+no values of its curves, but says that "representations first improve as a function of depth, and then, starting around
+the middle layer, begin to deteriorate until the penultimate layer" (section 4.1).
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from experiments import scales
 from experiments.runs import Result
@@ -24,13 +25,13 @@ LAST_MINUS_BEST = -2.4  # points, on CIFAR-10
 
 
 def rows(scale: str) -> list[Row]:
-    """Accuracy of each layer, and how much the last lies below the one that held-out images chose."""
+    """The accuracy of each layer, and how far the first and the last are below the layer chosen on held-out images."""
     layers = scales.shape("l", 32, scale).layers
-    found = []
+    all_rows = []
     for name, data in DATA.items() if scale == "paper" else {"digits": scales.STANDS_FOR}.items():
-        run = probing(pretraining("l", "ar", scale), data, scale)
-        found += [
-            Row("iGPT-L", f"{name}, layer {layer}", run=run, read=_of_layer(layer), key=f"{data}-{layer}")
+        job = probing(pretraining("l", "ar", scale), data, scale)
+        all_rows += [
+            Row("iGPT-L", f"{name}, layer {layer}", job=job, read=_of_layer(layer), key=f"{data}-{layer}")
             for layer in range(layers + 1)
         ]
         if data == scales.STANDS_FOR:
@@ -38,11 +39,11 @@ def rows(scale: str) -> list[Row]:
                 setting = f"{name}, layer {against} minus the chosen one"
                 read = _minus_best(against)
                 key = f"{'last' if against else 'first'}-minus-best"
-                found.append(Row("iGPT-L", setting, paper, unit="points", run=run, read=read, key=key))
-    return found
+                all_rows.append(Row("iGPT-L", setting, paper, unit="points", job=job, read=read, key=key))
+    return all_rows
 
 
-def _of_layer(layer):
+def _of_layer(layer: int) -> Callable[[Result], float]:
     def read(result: Result) -> float:
         probe = result.evaluation["probe"]
         return probe["layers"][probe["layer_numbers"].index(layer)]
@@ -50,13 +51,13 @@ def _of_layer(layer):
     return read
 
 
-def _minus_best(layer):
+def _minus_best(layer: int) -> Callable[[Result], float]:
     return lambda result: _of_layer(layer)(result) - result.evaluation["probe"]["accuracy"]
 
 
-def draw(path: pathlib.Path, rows: Sequence[dict]) -> None:
-    """One curve a data set, with the standard deviation over the seeds."""
-    curves = {}
+def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draws one curve for each data set, with the standard deviation over the seeds."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
         layer = row["key"].rpartition("-")[2]
         if layer.isdecimal() and row["values"]:

@@ -1,18 +1,19 @@
-"""A folder of your own images: a small Image GPT that learns in minutes on two CPU cores.
+"""A small Image GPT on a folder of your own images: trains in minutes on two CPU cores.
 
     python -m igpt_jax palette --source=folder:my_images --size=64 --resolution=16 --out=palette.npy
     python -m igpt_jax train --config=experiments/folder.py:my_images --workdir=runs/mine
     python -m igpt_jax sample --workdir=runs/mine
 
-JPEG, PNG or WebP of any sizes; class sub-folders, if there are any, give the labels for the probes.  Every image is
-cropped at random and shrunk to 16x16.  A large folder gets up to three times as many steps as a small one.  Not
-an experiment of the paper: its recipe, in miniature.
+The images are JPEG, PNG or WebP files of any size.  If the folder has class sub-folders, these are the labels that the
+probes predict.  Every image is cropped at random and resized to 16x16.  A large folder trains for up to three times as
+many steps as a small one.  This is the paper's recipe in miniature, not an experiment of the paper.
 """
 
 import pathlib
 
 import ml_collections
 
+from experiments.digits import use_tiny_model
 from igpt_jax.config import default_config
 
 
@@ -23,12 +24,7 @@ def get_config(folder: str) -> ml_collections.ConfigDict:
     config.steps = min(max(400, 3 * files // 16), 1200)  # three epochs, within a few minutes
     config.checkpoint_every = 200
 
-    config.model.layers = 4
-    config.model.width = 64
-    config.model.heads = 2
-    config.model.resolution = 16
-    config.model.vocabulary = 64
-    config.model.unroll = 4
+    use_tiny_model(config, resolution=16, colors=64)
 
     config.data.name = f"folder:{folder}"
     config.data.batch_size = 16

@@ -1,38 +1,44 @@
-"""Where a call's time goes: every operation or kernel that JAX's profiler saw, by kind."""
+"""Sorts the operations and kernels in a trace of JAX's profiler by kind, to show where the time of a call goes."""
 
 import collections
 import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
 PRODUCTS, ATTENTION = "matrix products", "attention kernels"
 ARITHMETIC, MOVES = "elementwise and sums", "copies, zeros and transposes"
-KERNELS = {  # words in names of kernels and operations
+KERNELS = {  # kind -> words in the names of its kernels and operations
     ATTENTION: {"cudnn", "sdpa", "fmha", "flash", "splash"},
     PRODUCTS: {"cublas", "cublaslt", "cutlass", "dot", "gemm", "nvjet", "splitk", "xmma", "ynn"},
 }
 MOVING = {
     *("bitcast", "broadcast", "concatenate", "copy", "dynamic", "gather", "iota", "memcpy", "memcpyd", "memset"),
     *("pad", "post", "reshape", "scatter", "slice", "transpose", "update", "wrapped"),
-}  # in names of operations that XLA has fused, such as copy_slice_fusion
-PLAIN = {"fusion", "clone", "remat", "loop", "input"}  # words that say nothing of the kind
-CONTAINERS = {"call", "conditional", "while"}  # whose time is that of what they contain
+}  # words in the names of fused operations that only move data, such as copy_slice_fusion
+PLAIN = {"fusion", "clone", "remat", "loop", "input"}  # words that say nothing about the kind
+CONTAINERS = {"call", "conditional", "while"}  # operations whose time is that of the operations inside them
 
 
 def busy_shares(run: Callable[[], object]) -> tuple[dict[str, float], dict[str, float]]:
     """Traces one call.
 
-    Returns kind -> share of the time of all operations, on all threads or streams, and the same for the twelve
-    operations that take most; the largest first.
+    Args:
+      run: the function to call; it must wait for its results.
+
+    Returns:
+      For each kind its share of the time of all operations, over all threads or streams; and the same for the twelve
+      operations that take the most time.  The largest come first.
     """
     with tempfile.TemporaryDirectory() as directory:
         with jax.profiler.trace(directory):
             run()
         (trace,) = pathlib.Path(directory).rglob("*.xplane.pb")
-        operations, kinds = collections.Counter(), collections.Counter()
+        operations: Any = collections.Counter()  # of floats
+        kinds: Any = collections.Counter()
         for name, nanoseconds in _operations(trace):
             if kind := _kind(name):
                 operations[name] += nanoseconds
@@ -40,12 +46,12 @@ def busy_shares(run: Callable[[], object]) -> tuple[dict[str, float], dict[str, 
     return _shares(kinds.most_common(), kinds.total()), _shares(operations.most_common(12), kinds.total())
 
 
-def _shares(counts, total):
+def _shares(counts: list[tuple[str, float]], total: float) -> dict[str, float]:
     return {name: nanoseconds / total for name, nanoseconds in counts}
 
 
 def _operations(trace: pathlib.Path) -> Iterator[tuple[str, float]]:
-    """Names and nanoseconds of a GPU's kernels, a TPU's operations, or the operations of a CPU's threads."""
+    """Yields names and nanoseconds: of a GPU's kernels, a TPU's operations, or the operations of a CPU's threads."""
     for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
         for line in plane.lines:
             if plane.name.startswith("/device:"):
@@ -58,6 +64,7 @@ def _operations(trace: pathlib.Path) -> Iterator[tuple[str, float]]:
 
 
 def _kind(operation: str) -> str | None:
+    """The kind of an operation by its name; None for one that only contains others."""
     words = set(re.findall("[a-z]+", operation.lower())) - PLAIN
     for kind, its_words in KERNELS.items():
         if words & its_words:

@@ -1,18 +1,21 @@
-"""A recipe of today beside the paper's, on any data set and at any size; and what each of its ingredients is worth.
+"""Compares a modern training recipe with the paper's, and measures what each of its ingredients is worth.
 
     python -m igpt_jax train --config=experiments/modern.py:data=digits --workdir=runs/modern
     python -m igpt_jax train --config=experiments/modern.py:data=imagenet2012,size=l --workdir=runs/l
     python -m experiments.modern digits --workdir=runs/ablation
 
-Arguments of a run: data=NAME as config.data.name, size=small|s|m|l|xl, resolution, colors, steps; with=modern, paper or
-ingredients joined by +, such as with=muon+rotary; rate and muon_rate, the peaks.  from=WORKDIR,at=STEP goes on from a
-checkpoint of a run with schedule=stable, which stays at its peak.
+As a config, it works for any data set and size.  Its arguments: data=NAME as config.data.name; size=small|s|m|l|xl;
+resolution, colors, steps; with=modern, with=paper, or ingredients joined by +, such as with=muon+rotary; rate and
+muon_rate, the peak learning rates.  schedule=stable keeps the rate at its peak, and from=WORKDIR,at=STEP continues a
+run from a checkpoint of such a run.
 
-`python -m experiments.modern` compares the two on data sets that two CPU cores can learn.  On held-out training images
-it searches the paper recipe's rate, then both rates of the modern one.  On test images, with three seeds, it measures
-the paper's recipe at full length, at half and at a third; the modern one at these lengths and at a sixth, as branches
-of one long run; and, at a third, the paper's with each ingredient added and the modern one with each removed.  Then it
-times a step of all of them in turns.
+`python -m experiments.modern` compares the two recipes on data sets that two CPU cores can learn:
+
+1. On held-out training images, it searches the learning rate of the paper's recipe, then both rates of the modern one.
+2. On test images, with three seeds, it trains the paper's recipe for all steps, for half and for a third of them; and
+   the modern one for as many and for a sixth, as branches of one long run.
+3. At a third of the steps, it adds each ingredient to the paper's recipe, and removes each from the modern one.
+4. It times a training step of all of them, in alternating rounds.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -39,62 +43,70 @@ from igpt_jax.report.curves import plot_curves
 from igpt_jax.search import best, search
 
 SMALL = ModelConfig(layers=4, width=64, heads=2, unroll=4)
-# Pixels a side, colors, training images, steps of the paper's recipe.
+# For each data set: pixels a side, colors, training images, and steps of the paper's recipe.
 EMBEDDED = {
     "digits": (12, 16, 1437, 1500),
     "emoji": (16, 128, 2926, 1500),
     "photographs": (16, 128, 24300, 1500),
 }
 WARMUP_STEPS = 50
-LENGTHS = (6, 3, 2, 1)  # of a finished model, in parts of the whole: steps // length
+LENGTHS = (6, 3, 2, 1)  # the modern recipe is trained for steps // length
 SEEDS, SEARCHING_SEED = (0, 1, 2), 10
-RATES = (1.5e-3, 3e-3, 6e-3, 12e-3)  # upwards until one does worse
+RATES = (1.5e-3, 3e-3, 6e-3, 12e-3)  # tried upwards until one is worse than the one before
 MUON_RATES = (0.03, 0.06, 0.12)
 ROUNDS, STEPS_TIMED = 9, 10
 TITLE = "The paper's recipe and today's"
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """One run.  Raises InputError for an ingredient that there is not."""
-    given = read_arguments(
+    """One run, with the arguments above.
+
+    Raises:
+      InputError: an argument or an ingredient is not known.
+    """
+    chosen = read_arguments(
         arguments,
         **{"data": "digits", "size": ("small", *SIZES), "resolution": 0, "colors": 0, "steps": 0, "with": "modern"},
         **{"rate": 3e-3, "muon_rate": 0.0, "schedule": ("own", "stable"), "from": "", "at": 0},
         probe=("all", "last"),
     )
     config = default_config()
-    side, colors, images, steps = EMBEDDED.get(given["data"], (32, 512, 0, 1_000_000))
-    shape = SIZES.get(given["size"], SMALL)
+    side, colors, images, steps = EMBEDDED.get(chosen["data"], (32, 512, 0, 1_000_000))
+    shape = SIZES.get(chosen["size"], SMALL)
     config.model.update({name: getattr(shape, name) for name in ("layers", "width", "heads", "unroll")})
-    config.model.resolution, config.model.vocabulary = given["resolution"] or side, given["colors"] or colors
-    config.data.name, config.steps = given["data"], given["steps"] or steps
-    config.optimizer.learning_rate = given["rate"]
-    if given["size"] != "small":
+    config.model.resolution, config.model.vocabulary = chosen["resolution"] or side, chosen["colors"] or colors
+    config.data.name, config.steps = chosen["data"], chosen["steps"] or steps
+    config.optimizer.learning_rate = chosen["rate"]
+    if chosen["size"] != "small":
         config.model.dtype, config.model.remat = "bfloat16", "full"
     if images:
         config.data.batch_size = 32
-        config.data.fold_validation = True  # all options are settled
+        config.data.fold_validation = True  # all options are chosen, so the validation images train the model too
         config.optimizer.warmup_epochs = WARMUP_STEPS * config.data.batch_size / images
         config.evaluate.batch_size = 40
         config.evaluate.probe.augmented_epochs = 3
         config.checkpoint_every = config.steps
-    if given["data"] == "digits":
+    if chosen["data"] == "digits":
         config.evaluate.views = 3
-    add_ingredients(config, ingredients(given["with"]))
-    if given["muon_rate"]:
-        config.optimizer.muon_learning_rate = given["muon_rate"]
-    if given["schedule"] == "stable":
+    add_ingredients(config, ingredients(chosen["with"]))
+    if chosen["muon_rate"]:
+        config.optimizer.muon_learning_rate = chosen["muon_rate"]
+    if chosen["schedule"] == "stable":
         config.optimizer.schedule = "constant"
-        config.keep_every = config.checkpoint_every = config.steps // 6  # where the decays of all `LENGTHS` begin
-    if given["from"]:
-        config.continue_from = f"{given['from']}/checkpoints/{given['at']}"
-    if given["probe"] == "last":
+        config.keep_every = config.checkpoint_every = config.steps // 6  # the decays of all `LENGTHS` begin there
+    if chosen["from"]:
+        config.continue_from = f"{chosen['from']}/checkpoints/{chosen['at']}"
+    if chosen["probe"] == "last":
         config.evaluate.probe.layers, config.evaluate.probe.augmented_epochs = (config.model.layers,), 0
     return config
 
 
 def ingredients(text: str) -> tuple[str, ...]:
-    """The names in "a+b", or those of a recipe.  Raises InputError where one is not known."""
+    """Reads the names in "a+b", or those of a recipe.
+
+    Raises:
+      InputError: an ingredient is not known.
+    """
     names = RECIPES[text] if text in RECIPES else tuple(text.split("+"))
     for name in names:
         if name not in INGREDIENTS:
@@ -102,8 +114,16 @@ def ingredients(text: str) -> tuple[str, ...]:
     return names
 
 
-def run(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float], **more: str | int) -> Job:
-    """Training with these ingredients."""
+def training(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float], **more: str | int) -> Job:
+    """The job that trains with some ingredients.
+
+    Args:
+      data: a key of `EMBEDDED`.
+      names: keys of `INGREDIENTS`; none of them is the paper's recipe.
+      steps: of training.
+      rates: "rate" and "muon_rate", the peak learning rates; the latter counts only with the ingredient "muon".
+      **more: further arguments of `get_config`.
+    """
     what = "+".join(names) or "paper"
     rated = {name: rate for name, rate in rates.items() if name == "rate" or "muon" in names}
     arguments = (
@@ -115,33 +135,45 @@ def run(data: str, names: Sequence[str], steps: int, *, rates: dict[str, float],
 
 
 def branches(data: str, rates: dict[str, float]) -> dict[int, Job]:
-    """The modern recipe, finished at every length as a branch of one long run; by its steps."""
+    """The jobs of the modern recipe at every length, by their steps: branches of one long run at the peak rate."""
     whole = EMBEDDED[data][-1]
     decay = default_config().optimizer.decay_fraction
-    stable = run(data, RECIPES["modern"], round((1 - decay) * whole), rates=rates, schedule="stable", probe="last")
-    found = {}
+    stable = training(data, RECIPES["modern"], round((1 - decay) * whole), rates=rates, schedule="stable", probe="last")
+    jobs = {}
     for length in LENGTHS:
         steps = whole // length
-        branch = run(data, RECIPES["modern"], steps, rates=rates, at=round((1 - decay) * steps))
-        found[steps] = dataclasses.replace(branch, inputs=(("from", stable),))
-    return found
+        branch = training(data, RECIPES["modern"], steps, rates=rates, at=round((1 - decay) * steps))
+        jobs[steps] = dataclasses.replace(branch, inputs=(("from", stable),))
+    return jobs
 
 
-def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, float], dict]:
-    """The peaks that held-out images read best, of the paper's recipe at full length and of the modern one at a third.
+def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Searches the peak learning rates with the lowest held-out loss.
 
-    Returns {recipe: {argument: rate}}, and the nats per token of all that were tried.
+    The paper's recipe is searched at all steps, and the modern one at a third of them.
+
+    Args:
+      scheduler: runs the jobs.
+      data: a key of `EMBEDDED`.
+
+    Returns:
+      {recipe: {argument: rate}}; and the nats per token of every job that was tried, by its name.
+
+    Raises:
+      RunFailed: a job failed.
     """
-    tried = {}
+    tried: dict[str, float] = {}
 
-    def held_out(names, steps, rates):
-        candidate = run(data, names, steps, rates=rates, probe="last")
+    def held_out(names: Sequence[str], steps: int, rates: dict[str, float]) -> float:
+        candidate = training(data, names, steps, rates=rates, probe="last")
         _make(scheduler, [candidate])
         nats = nats_per_token(Result(candidate, scheduler.directory, SEARCHING_SEED))
         tried[candidate.name] = nats
         return -nats
 
-    def search_one(names, steps, rates, argument, values):
+    def search_one(
+        names: Sequence[str], steps: int, rates: dict[str, float], argument: str, values: Sequence[float]
+    ) -> float:
         return best(search(values, lambda value: held_out(names, steps, rates | {argument: value})))
 
     whole = EMBEDDED[data][-1]
@@ -153,35 +185,44 @@ def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, float], d
     return {"paper": paper, "modern": modern}, tried
 
 
-def compared(data: str, rates: dict) -> list[tuple[str, Job]]:
-    """The two recipes at every length, by name."""
+def compared(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, Job]]:
+    """The jobs of the two recipes at every length, each with the name of its recipe."""
     whole = EMBEDDED[data][-1]
     lengths = [whole // length for length in LENGTHS if length <= 3]
-    found = [("paper", run(data, (), steps, rates=rates["paper"])) for steps in lengths]
-    return found + [("modern", branch) for branch in branches(data, rates["modern"]).values()]
+    named = [("paper", training(data, (), steps, rates=rates["paper"])) for steps in lengths]
+    return named + [("modern", branch) for branch in branches(data, rates["modern"]).values()]
 
 
-def ablated(data: str, rates: dict) -> list[tuple[str, Job]]:
-    """At a third of the steps: every ingredient added to the paper's recipe, and removed from the modern one.
+def ablated(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, Job]]:
+    """The jobs that add one ingredient to the paper's recipe or remove one from the modern one, each with a name.
 
-    Adam's rate is that of the recipe that is changed.  Where Muon leaves, its matrices have the paper recipe's rate.
+    They train for a third of the steps.  Adam's rate is that of the recipe that is changed; but where Muon is removed,
+    it is the rate of the paper's recipe.
     """
-    steps, whole, found = EMBEDDED[data][-1] // 3, RECIPES["modern"], []
+    steps, whole = EMBEDDED[data][-1] // 3, RECIPES["modern"]
+    named: list[tuple[str, Job]] = []
     for name in whole:
         added = rates["paper"] | ({"muon_rate": rates["modern"]["muon_rate"]} if name == "muon" else {})
-        found.append((f"paper + {name}", run(data, (name,), steps, rates=added)))
+        named.append((f"paper + {name}", training(data, (name,), steps, rates=added)))
     for name in whole:
         rest = tuple(other for other in whole if other != name)
-        found.append((f"modern - {name}", run(data, rest, steps, rates=rates["paper" if name == "muon" else "modern"])))
-    return found
+        rest_rates = rates["paper" if name == "muon" else "modern"]
+        named.append((f"modern - {name}", training(data, rest, steps, rates=rest_rates)))
+    return named
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status: 0, 1 where a run failed, 2 for what cannot work, 130 where interrupted."""
+    """Runs the command line.
+
+    Returns:
+      The exit status: 0 for success, 1 if a run failed, 2 for bad input, 130 if interrupted.
+    """
     parser = argparse.ArgumentParser("experiments.modern", description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", choices=tuple(EMBEDDED))
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; the cores if not given")
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs and results")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the number of cores"
+    )
     options = parser.parse_args(arguments)
     try:
         measure(options, "python -m experiments.modern " + " ".join(arguments))
@@ -198,40 +239,49 @@ def main(arguments: list[str]) -> int:
 
 
 class RunFailed(Exception):
-    """A run ended with another status than 0."""
+    """A run ended with a status other than 0; the message names it."""
 
 
-def _make(scheduler, wanted):
+def _make(scheduler: Scheduler, wanted: Sequence[Job]) -> None:
     failures = scheduler.make(wanted)
     if failures:
         raise RunFailed("; ".join(failures))
 
 
 def measure(options: argparse.Namespace, command: str) -> None:
-    """Makes what is missing: the searches of all data sets, then comparisons, ablations and times."""
-    directory, jobs = options.workdir, options.jobs
+    """Runs what is missing: the searches of all data sets, then comparisons, ablations and timing.
+
+    Args:
+      options: the parsed command line.
+      command: the command line as text, for the results.
+
+    Raises:
+      RunFailed: a run failed.
+    """
+    directory, workers = options.workdir, options.jobs
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", jobs, environment)
-    scheduler = Scheduler(directory, SEEDS, "test", jobs, environment)
+    searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", workers, environment)
+    scheduler = Scheduler(directory, SEEDS, "test", workers, environment)
     facts = {"command": command, "seeds": SEEDS, "machine": machine()}
-    rates, rows = {}, {}
+    rates: dict[str, dict[str, dict[str, float]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for data in options.data:
         rates[data], tried = searched_rates(searching, data)
         write_json(directory / "results" / data / "search.json", facts | {"rates": rates[data], "held_out_nats": tried})
     for stage in (compared, ablated):
         for data in options.data:
-            found = stage(data, rates[data])
-            _make(scheduler, [made for _, made in found])
-            rows.setdefault(data, []).extend(_row(name, made, directory) for name, made in found)
+            named_jobs = stage(data, rates[data])
+            _make(scheduler, [job for _, job in named_jobs])
+            rows.setdefault(data, []).extend(_row(name, job, directory) for name, job in named_jobs)
             _write_results(directory / "results" / data, data, rows[data], facts)
     for data in options.data:
         _time(rows[data], data)
         _write_results(directory / "results" / data, data, rows[data], facts)
 
 
-def _row(name, made, directory):
-    results = [Result(made, directory, seed) for seed in SEEDS]
-    config = _config(made.arguments)
+def _row(name: str, job: Job, directory: pathlib.Path) -> dict[str, Any]:
+    results = [Result(job, directory, seed) for seed in SEEDS]
+    config = _config(job.arguments)
     return {
         "recipe": name,
         "steps": config.steps,
@@ -240,17 +290,17 @@ def _row(name, made, directory):
         "raw_pixels": [raw_pixels(result) for result in results],
         "learning_rate": config.optimizer.learning_rate,
         "muon_learning_rate": config.optimizer.muon_learning_rate if config.optimizer.name == "muon" else None,
-        "arguments": made.arguments,
+        "arguments": job.arguments,
     }
 
 
-def _config(arguments):
+def _config(arguments: Sequence[str]) -> RunConfig:
     return RunConfig.from_dict(get_config(",".join(arguments)).to_dict())
 
 
-def _time(rows, data):
-    """Adds "images_per_second" and "speed", relative to the paper's recipe: steps of all rows in turns."""
-    sides = {}
+def _time(rows: Sequence[dict[str, Any]], data: str) -> None:
+    """Times a step of every recipe, and adds "images_per_second" and "speed" (1 for the paper's recipe) to the rows."""
+    sides: dict[str, Side] = {}
     for row in rows:
         if row["recipe"] not in sides:
             config = _config(row["arguments"])
@@ -267,8 +317,8 @@ def _time(rows, data):
         row["images_per_second"], row["speed"] = speeds[row["recipe"]]
 
 
-def _write_results(directory, data, rows, facts):
-    """results.json, table.md and, once there are times, figure.png."""
+def _write_results(directory: pathlib.Path, data: str, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Writes results.json, table.md and, if the rows have times, figure.png."""
     write_json(directory / "results.json", {"title": TITLE, "data": data, **facts, "rows": rows})
     with atomic_write(directory / "table.md") as partial:
         partial.write_text(table(data, rows))
@@ -276,13 +326,13 @@ def _write_results(directory, data, rows, facts):
         draw(directory / "figure.png", data, rows)
 
 
-def goal(rows: Sequence[dict]) -> dict:
-    """The row of the paper's recipe at full length, whose loss the others are to reach."""
+def goal(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the paper's recipe at all steps, whose loss is the goal of the others."""
     return max((row for row in rows if row["recipe"] == "paper"), key=lambda row: row["steps"])
 
 
-def table(data: str, rows: Sequence[dict]) -> str:
-    """Means ± standard deviations over the seeds; wall time in parts of the paper recipe's."""
+def table(data: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Formats the rows as Markdown: means ± standard deviations over the seeds; wall time relative to the goal's."""
     whole = goal(rows)
     to_beat = np.mean(whole["nats_per_token"])
     lines = [
@@ -304,13 +354,13 @@ def table(data: str, rows: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mean(values, digits):
+def _mean(values: Sequence[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def draw(path: pathlib.Path, data: str, rows: Sequence[dict]) -> None:
-    """Held-out loss of finished models against the time that their training takes."""
-    curves = {}
+def draw(path: pathlib.Path, data: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Draws the held-out loss of both recipes against the time that training takes."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
         if row["recipe"] in RECIPES:
             minutes = row["steps"] * _config(row["arguments"]).data.batch_size / row["images_per_second"] / 60

@@ -1,27 +1,33 @@
-"""The paper's printed numbers, from paper_tables.json."""
+"""The numbers that the paper prints, from paper_tables.json."""
 
 import functools
 import json
 import pathlib
+from typing import Any
 
 PATH = pathlib.Path(__file__).with_name("paper_tables.json")
 
 
 @functools.cache
-def _entries():
+def _entries() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(PATH.read_text()))
 
 
-def entries(table: str) -> list[dict]:
-    """The rows of one table or passage as the June 2020 report prints them, in its order.
+def entries(table: str) -> list[dict[str, Any]]:
+    """The rows of one table or passage, as the report of June 2020 prints them and in its order.
 
-    Each has "dataset", "method", "setting", "metric" and "value"; some "std", the deviation over subsets, and "note".
+    Args:
+      table: such as "Table 1" or "Section 4.4 text".
+
+    Returns:
+      Dicts of "dataset", "method", "setting", "metric" and "value"; some also have "std", the standard deviation over
+      subsets of the labels, and "note".
     """
     return [entry for entry in _entries() if entry["table"] == table and entry["version"] in ("report", "readme")]
 
 
 def learning_rates() -> dict[tuple[str, int, str], float]:
-    """(size, resolution, objective) -> the learning rate that Table 5 prints."""
+    """The learning rates that Table 5 prints, by (size, resolution, objective)."""
     names = {"auto-regressive": "ar", "BERT": "bert"}
     rates = {}
     for entry in entries("Table 5"):

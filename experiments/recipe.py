@@ -1,6 +1,6 @@
-"""The ingredients of today's recipe, any of which turns on by itself: what modern.py measures, and other files take.
+"""The ingredients of a modern training recipe.  Each works without the others; modern.py measures what each is worth.
 
-Ten years of small language models stand behind them; what did not pay on images is named in modern.py, and is not here.
+All of them come from work on small language models.
 """
 
 import ml_collections
@@ -16,6 +16,11 @@ RECIPES = {"paper": (), "modern": tuple(INGREDIENTS)}
 
 
 def add_ingredients(config: ml_collections.ConfigDict, names: tuple[str, ...]) -> None:
-    """Turns these ingredients on, and leaves everything else as the config has it."""
+    """Turns ingredients on.
+
+    Args:
+      config: the config to change; options that belong to no named ingredient stay as they are.
+      names: keys of `INGREDIENTS`.
+    """
     for name in names:
         config.update_from_flattened_dict(INGREDIENTS[name])

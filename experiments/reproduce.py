@@ -1,14 +1,15 @@
-"""The paper's tables and figures, from nothing: runs what is missing, resumes what was cut off, writes what came out.
+"""Reproduces the paper's tables and figures: runs what is missing, resumes what was interrupted, writes the results.
 
     python -m experiments.reproduce all --scale=miniature --workdir=runs/miniature
     python -m experiments.reproduce table1 --scale=paper --workdir=runs/paper --list
 
-TABLE is one of table1 to table5, figure2 to figure4, ablations, or all.  Every run is a use of `python -m igpt_jax` in
-WORKDIR/NAME-seedK; what several tables need is made once.  Each table goes to WORKDIR/results/TABLE: results.json,
-table.md, and figure.png of a figure.  `all` also decides the ten claims: results/claims.json and claims.md.
+TABLE is one of table1 to table5, figure2 to figure4, ablations, or all.  Every run is one `python -m igpt_jax` command
+with the workdir WORKDIR/NAME-seedK; a run that several tables need is made once.  Each table is written to
+WORKDIR/results/TABLE: results.json, table.md, and for a figure figure.png.  `all` also decides the ten claims of
+claims.py, and writes results/claims.json and results/claims.md.
 
---scale=miniature (three seeds) runs on the CPU, as many runs side by side as there are cores.  --scale=paper (one seed)
-runs them one by one on the accelerators of this machine; --list prints the commands instead, to be run anywhere.
+--scale=miniature (three seeds) runs on the CPU, with as many runs at a time as there are cores.  --scale=paper (one
+seed) runs one at a time on the accelerators of this machine.  --list prints the commands instead, to be run anywhere.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from experiments import claims, scales
 from experiments.benchmark.measure import machine
@@ -42,7 +44,13 @@ SEEDS = {"miniature": (0, 1, 2), "paper": (0,)}
 
 
 def table_modules(name: str) -> dict[str, ModuleType]:
-    """The files of a table, or of all.
+    """Imports the file of a table, or the files of all tables.
+
+    Args:
+      name: a key of `TABLES`, or "all".
+
+    Returns:
+      The modules by the names of their tables.
 
     Raises:
       InputError: there is no such table.
@@ -54,7 +62,11 @@ def table_modules(name: str) -> dict[str, ModuleType]:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status: 0, 1 where a run failed, 2 for what cannot work, 130 where interrupted."""
+    """Runs the command line.
+
+    Returns:
+      The exit status: 0 for success, 1 if a run failed, 2 for bad input, 130 if interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
         return reproduce(options, "python -m experiments.reproduce " + " ".join(arguments))
@@ -66,30 +78,46 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("experiments.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("table", metavar="TABLE", help=f"all, {', '.join(TABLES)}")
     parser.add_argument("--scale", choices=scales.SCALES, required=True)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs")
-    parser.add_argument("--jobs", type=int, help="runs at a time; in the miniature, the cores if not given; else 1")
-    parser.add_argument("--seeds", help="such as 0,1,2; the first one searches learning rates")
-    parser.add_argument("--split", choices=("test", "validation"), default="test", help="images that are measured")
-    parser.add_argument("--list", action="store_true", help="print the missing commands, and run none")
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs and results")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time; default: the number of cores for miniature, 1 for paper"
+    )
+    parser.add_argument(
+        "--seeds", help="default: 0,1,2 for miniature, 0 for paper; the first seed searches learning rates"
+    )
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="images to measure on")
+    parser.add_argument("--list", action="store_true", help="print the commands that are missing, and run nothing")
     return parser
 
 
 def reproduce(options: argparse.Namespace, command: str) -> int:
-    """Makes the runs and writes the tables.  Returns the exit status."""
+    """Runs what is missing and writes the tables.
+
+    Args:
+      options: the parsed command line.
+      command: the command line as text, for the results.
+
+    Returns:
+      The exit status: 0, or 1 if a run failed.
+
+    Raises:
+      InputError: an option cannot work.
+    """
     modules = table_modules(options.table)
     rows = {name: module.rows(options.scale) for name, module in modules.items()}
-    wanted = [row.run for found in rows.values() for row in found if row.run]
+    wanted = [row.job for its_rows in rows.values() for row in its_rows if row.job]
     scheduler = _scheduler(options)
     if options.list:
         print("\n".join(scheduler.missing_commands(wanted)))
         return 0
     failures = scheduler.make(wanted)
     measured = {
-        name: [measure(row, scheduler.directory, scheduler.seeds) for row in found] for name, found in rows.items()
+        name: [measure(row, scheduler.directory, scheduler.seeds) for row in its_rows]
+        for name, its_rows in rows.items()
     }
     facts = {
         "command": command,
@@ -97,7 +125,7 @@ def reproduce(options: argparse.Namespace, command: str) -> int:
         "split": options.split,
         "seeds": scheduler.seeds,
         "machine": machine() | {"system": platform.system()},
-        "jobs": scheduler.jobs,
+        "jobs": scheduler.workers,
         "seconds_of_all_runs": round(total_seconds(scheduler.directory)),
     }
     results = scheduler.directory / "results"
@@ -114,11 +142,11 @@ def reproduce(options: argparse.Namespace, command: str) -> int:
     return 1 if failures else 0
 
 
-def _scheduler(options):
+def _scheduler(options: argparse.Namespace) -> Scheduler:
     miniature = options.scale == "miniature"
-    jobs = options.jobs if options.jobs is not None else ((os.cpu_count() or 1) if miniature else 1)
-    if jobs < 1:
-        raise InputError(f"--jobs={jobs} must be at least 1")
+    workers = options.jobs if options.jobs is not None else ((os.cpu_count() or 1) if miniature else 1)
+    if workers < 1:
+        raise InputError(f"--jobs={workers} must be at least 1")
     seeds = options.seeds.split(",") if options.seeds else SEEDS[options.scale]
     if not all(str(seed).isdecimal() for seed in seeds) or len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds={options.seeds} is no list of different whole numbers, such as 0,1,2")
@@ -131,11 +159,20 @@ def _scheduler(options):
     }
     if miniature:
         environment["JAX_PLATFORMS"] = "cpu"
-    return Scheduler(directory, tuple(map(int, seeds)), options.split, jobs, environment)
+    return Scheduler(directory, tuple(map(int, seeds)), options.split, workers, environment)
 
 
-def write_table(directory: pathlib.Path, module: ModuleType, rows: Sequence[dict], facts: dict) -> None:
-    """Writes results.json, table.md, and figure.png where the file of the table draws one and there is what to draw."""
+def write_table(
+    directory: pathlib.Path, module: ModuleType, rows: Sequence[dict[str, Any]], facts: dict[str, Any]
+) -> None:
+    """Writes results.json, table.md and, if the table is a figure with at least one value, figure.png.
+
+    Args:
+      directory: of the table.
+      module: the file of the table.
+      rows: from `measure`.
+      facts: what holds for all rows, such as the command and the machine.
+    """
     write_json(directory / "results.json", {"title": module.TITLE, **facts, "rows": rows})
     _write(directory / "table.md", markdown(module.TITLE, rows))
     if hasattr(module, "draw") and any(row["values"] for row in rows):

@@ -1,8 +1,8 @@
 """The two scales of every experiment: the paper's own, and a miniature that two CPU cores finish in two hours.
 
-The code is the same for both; what differs is here.  Digits (scikit-learn's, 8x8 pixels) at a random place of a 12x12
-canvas stand for all of the paper's images, and three small networks for its S, M and L.  The miniature's numbers were
-chosen on held-out training images with seed 10, which no published run has.
+Both scales share the code of the experiments; this file has what differs.  In the miniature, scikit-learn's digits (8x8
+pixels, placed at random on a 12x12 canvas) replace all images of the paper, and three small networks replace its S, M
+and L.  The miniature's options were chosen on held-out training images with seed 10, which no published run has.
 """
 
 import ml_collections
@@ -16,16 +16,25 @@ MINIATURE = {
     "m": ModelConfig(layers=4, width=48, heads=4, resolution=12, vocabulary=16),
     "l": ModelConfig(layers=6, width=64, heads=4, resolution=12, vocabulary=16),
 }
-# Where the paper has this data set, the miniature has digits; the others of the paper it leaves out.
+# The miniature replaces this data set by digits, and leaves out the paper's other data sets.
 STANDS_FOR = "cifar10"
-# Of pretraining in the miniature, for every size and, as in the paper, for both objectives alike.
+# Pretraining in the miniature: the same for every size and, as in the paper, for both objectives.
 BATCH_SIZE = 32
 STEPS = 2000
 LEARNING_RATE = 3e-3
 
 
 def shape(size: str, resolution: int, scale: str) -> ModelConfig:
-    """The network's shape.  Raises InputError for a resolution that the miniature does not have."""
+    """The shape of a network.
+
+    Args:
+      size: "s", "m", "l" or "xl".
+      resolution: pixels a side, in the paper; the miniature has 32 only, which means its digits.
+      scale: "paper" or "miniature".
+
+    Raises:
+      InputError: the miniature does not have this size or resolution.
+    """
     if scale == "paper":
         return SIZES[size]
     if size not in MINIATURE or resolution != 32:
@@ -37,7 +46,17 @@ def shape(size: str, resolution: int, scale: str) -> ModelConfig:
 
 
 def base_config(size: str, resolution: int, objective: str, scale: str) -> ml_collections.ConfigDict:
-    """The model and the data of a pretraining run, and how it is measured."""
+    """The model, the data and the evaluation of a pretraining run.
+
+    Args:
+      size: as for `shape`.
+      resolution: as for `shape`.
+      objective: "ar" or "bert".
+      scale: as for `shape`.
+
+    Raises:
+      InputError: as for `shape`.
+    """
     config = default_config()
     network = shape(size, resolution, scale)
     config.objective.name = objective
@@ -57,7 +76,11 @@ def base_config(size: str, resolution: int, objective: str, scale: str) -> ml_co
 
 
 def measure_in_miniature(config: ml_collections.ConfigDict) -> None:
-    """Sees every test digit at several places, so that 360 of them say more; and fits probes to several of each."""
+    """Sets how the miniature evaluates.
+
+    Every test digit is measured at several places of the canvas, since there are only 360 of them, and probes are
+    fitted to several views of every training digit.
+    """
     config.evaluate.batch_size = 120
     config.evaluate.views = 3
     config.evaluate.probe.augmented_epochs = 3

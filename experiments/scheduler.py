@@ -1,4 +1,4 @@
-"""Runs a graph of runs: each as the real command line, on a core of its own, in the order of what needs what."""
+"""Runs a graph of jobs: each as a command line on a core of its own, after the jobs that it needs."""
 
 import concurrent.futures
 import dataclasses
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.runs import FINISHED, Job, finished, in_order, work_directory
 from experiments.tables import write_json
@@ -23,67 +24,73 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One run with one seed."""
+    """One job with one seed."""
 
-    run: Job
+    job: Job
     seed: int
 
-    def __str__(self):
-        return f"{self.run.name}-seed{self.seed}"
+    def __str__(self) -> str:
+        return f"{self.job.name}-seed{self.seed}"
 
 
 class Failed(Exception):
-    """A command ended with another status than 0; the message names it and its log."""
+    """A command ended with a status other than 0, or was stopped; the message names it and its log."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheduler:
-    """Makes what is missing in `directory`.
+    """Runs the jobs whose results are missing.
 
     Attributes:
-      seeds: the first of them searches learning rates.
-      split: the images that are measured; "validation" while options are being chosen, and then nothing trains on them.
-      jobs: commands at a time; each has a core of its own where there are several.
-      environment: of the commands.
+      directory: holds the workdirs of all jobs.
+      seeds: the seeds of every job; only the first one searches learning rates.
+      split: the images to measure on.  "validation" is for choosing options: then no job trains on these images.
+      workers: how many commands run at a time; if more than one, each has a core of its own.
+      environment: environment variables of the commands.
     """
 
     directory: pathlib.Path
     seeds: tuple[int, ...]
     split: str
-    jobs: int
+    workers: int
     environment: dict[str, str]
 
     def tasks(self, wanted: Sequence[Job]) -> dict[Task, set[Task]]:
-        """What there is to do, and what each needs before it; in an order that works."""
-        found = {}
+        """Lists all tasks of the wanted jobs in an order that works, each with the tasks that must end before it."""
+        tasks = {}
         for seed in self.seeds:
-            for run in in_order(wanted):
-                needed = {Task(other, seed) for _, other in run.inputs}
-                if run.rates and seed != self.seeds[0]:
-                    needed.add(Task(run, self.seeds[0]))
-                found[Task(run, seed)] = needed
-        return found
+            for job in in_order(wanted):
+                needed = {Task(other, seed) for _, other in job.inputs}
+                if job.rates and seed != self.seeds[0]:
+                    needed.add(Task(job, self.seeds[0]))
+                tasks[Task(job, seed)] = needed
+        return tasks
 
     def make(self, wanted: Sequence[Job]) -> list[str]:
-        """Runs all that is missing, and goes on where something fails.  Returns what failed, a line each."""
+        """Runs all tasks that have not finished.  A task that fails stops only the tasks that need it.
+
+        Returns:
+          One line for each task that failed or was not run.
+        """
         tasks = self.tasks(wanted)
-        done = {task for task in tasks if finished(task.run, self.directory, task.seed)}
+        done = {task for task in tasks if finished(task.job, self.directory, task.seed)}
         waiting = [task for task in tasks if task not in done]
         print(f"{len(tasks)} runs, {len(done)} of them done before", flush=True)
-        failures, lost = [], set()
-        cores = queue.SimpleQueue()
+        failures: list[str] = []
+        failed: set[Task] = set()
+        cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         for core in self._cores():
             cores.put(core)
         start = time.monotonic()
-        with concurrent.futures.ThreadPoolExecutor(self.jobs, initializer=_pin, initargs=(cores,)) as pool:
-            running = {}
+        with concurrent.futures.ThreadPoolExecutor(self.workers, initializer=_pin, initargs=(cores,)) as pool:
+            running: dict[concurrent.futures.Future[float], Task] = {}
             while waiting or running:
                 for task in list(waiting):
-                    if tasks[task] & lost:
+                    if tasks[task] & failed:
                         waiting.remove(task)
-                        lost.add(task)
+                        failed.add(task)
                         failures.append(f"{task} was not run, since what it needs failed")
-                    elif tasks[task] <= done and len(running) < self.jobs:
+                    elif tasks[task] <= done and len(running) < self.workers:
                         waiting.remove(task)
                         running[pool.submit(self.perform, task)] = task
                 if not running:
@@ -94,7 +101,7 @@ class Scheduler:
                     try:
                         seconds = future.result()
                     except Failed as error:
-                        lost.add(task)
+                        failed.add(task)
                         failures.append(str(error))
                         print(error, file=sys.stderr, flush=True)
                         continue
@@ -104,30 +111,39 @@ class Scheduler:
         return failures
 
     def _cores(self) -> list[int | None]:
-        if self.jobs == 1 or not hasattr(os, "sched_setaffinity"):
-            return [None] * self.jobs
+        if self.workers == 1 or not hasattr(os, "sched_setaffinity"):
+            return [None] * self.workers
         available = sorted(os.sched_getaffinity(0))
-        return [available[job % len(available)] for job in range(self.jobs)]
+        return [available[worker % len(available)] for worker in range(self.workers)]
 
     def perform(self, task: Task) -> float:
-        """Runs one task.  Returns its seconds, raises Failed."""
-        start = time.monotonic()
-        run, workdir = task.run, work_directory(task.run, self.directory, task.seed)
-        commands, note = [], {"result": "."}
-        if not run.rates:
-            commands.append(self._call(task, workdir, [run.command, *self._flags(task)]))
-        else:
-            first = finished(run, self.directory, self.seeds[0]) if task.seed != self.seeds[0] else None
+        """Runs one task.
 
-            def measure(rate):
-                arguments = [run.command, *self._flags(task, f"rate={rate:g}")]
+        Returns:
+          The seconds that it took.
+
+        Raises:
+          Failed: one of its commands failed.
+        """
+        start = time.monotonic()
+        job, workdir = task.job, work_directory(task.job, self.directory, task.seed)
+        commands: list[str] = []
+        note: dict[str, Any] = {"result": "."}
+        if not job.rates:
+            commands.append(self._call(task, workdir, [job.command, *self._flags(task)]))
+        else:
+            first = finished(job, self.directory, self.seeds[0]) if task.seed != self.seeds[0] else None
+
+            def measure(rate: float) -> float:
+                arguments = [job.command, *self._flags(task, f"rate={rate:g}")]
                 commands.append(self._call(task, workdir / f"rate-{rate:g}", arguments))
                 return held_out_accuracy(workdir / f"rate-{rate:g}")
 
-            found = search((first["rate"],) if first else run.rates, measure)
-            rate = best(found)
-            note = {"result": f"rate-{rate:g}", "rate": rate, "held_out": {f"{rate:g}": a for rate, a in found.items()}}
-            if self.split != "validation":  # which it was trained with
+            accuracies = search((first["rate"],) if first else job.rates, measure)
+            rate = best(accuracies)
+            held_out = {f"{tried:g}": accuracy for tried, accuracy in accuracies.items()}
+            note = {"result": f"rate-{rate:g}", "rate": rate, "held_out": held_out}
+            if self.split != "validation":  # a fine-tuning is measured on the validation images while it trains
                 chosen = workdir / note["result"]
                 commands.append(self._call(task, chosen, ["evaluate", f"--split={self.split}"]))
         seconds = time.monotonic() - start
@@ -135,26 +151,29 @@ class Scheduler:
         return seconds
 
     def missing_commands(self, wanted: Sequence[Job]) -> list[str]:
-        """What is yet to be run, a command each; without the last of a search, which measures its best rate."""
+        """The commands of all tasks that have not finished.
+
+        They do not include the last command of a search, which measures the best rate and is not known beforehand.
+        """
         lines = []
         for task in self.tasks(wanted):
-            if finished(task.run, self.directory, task.seed):
+            if finished(task.job, self.directory, task.seed):
                 continue
-            workdir = work_directory(task.run, self.directory, task.seed)
-            for rate in task.run.rates or (None,):
+            workdir = work_directory(task.job, self.directory, task.seed)
+            for rate in task.job.rates or (None,):
                 more, place = ((), workdir) if rate is None else ((f"rate={rate:g}",), workdir / f"rate-{rate:g}")
-                command = ["python", "-m", "igpt_jax", task.run.command, *self._flags(task, *more)]
+                command = ["python", "-m", "igpt_jax", task.job.command, *self._flags(task, *more)]
                 lines.append(shlex.join([*command, f"--workdir={place}"]))
         return lines
 
     def _flags(self, task: Task, *more: str) -> list[str]:
-        config, *flags = task.run.flags(self.directory, task.seed)
+        config, *flags = task.job.flags(self.directory, task.seed)
         if self.split == "validation":
             flags += ["--config.evaluate.split=validation", "--config.data.fold_validation=False"]
         return [",".join([config, *more]), *flags]
 
-    def _call(self, task, workdir, arguments) -> str:
-        """Runs one command with its output in the workdir.  Returns it as it would be typed."""
+    def _call(self, task: Task, workdir: pathlib.Path, arguments: list[str]) -> str:
+        """Runs one command, whose output goes to the workdir.  Returns the command as it would be typed."""
         command = ["python", "-m", "igpt_jax", *arguments, "--report=False", f"--workdir={workdir}"]
         workdir.mkdir(parents=True, exist_ok=True)
         log = workdir / "log.txt"
@@ -169,23 +188,26 @@ class Scheduler:
 
 
 def held_out_accuracy(workdir: pathlib.Path) -> float:
-    """The best that a fine-tuning reached on held-out images, per cent."""
+    """The best accuracy that a fine-tuning reached on held-out images, in per cent."""
     return max(line["validation/accuracy"] for line in read_metrics(workdir / METRICS) if "validation/accuracy" in line)
 
 
 def _was_stopped(log: pathlib.Path) -> bool:
-    """A run that a signal ended in good order has status 0 too."""
+    """Whether a signal stopped the command, which then has exit status 0 too."""
     lines = log.read_text().strip().splitlines()
     return bool(lines) and lines[-1].endswith("run the same command again to go on")
 
 
-def _pin(cores: queue.SimpleQueue) -> None:
-    """Keeps this thread and the processes that it starts on one core: runs of one thread side by side are fastest."""
+def _pin(cores: "queue.SimpleQueue[int | None]") -> None:
+    """Keeps this thread, and the processes that it starts, on one core.
+
+    Several commands with one core each finish sooner than commands that share all cores.
+    """
     core = cores.get()
     if core is not None:
         os.sched_setaffinity(threading.get_native_id(), {core})
 
 
 def total_seconds(directory: pathlib.Path) -> float:
-    """What all finished runs took, together."""
+    """The wall seconds of all finished jobs together."""
     return sum(json.loads(path.read_text())["wall_seconds"] for path in directory.glob(f"*/{FINISHED}"))

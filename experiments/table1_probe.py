@@ -6,16 +6,18 @@ r"""Table 1: linear probes of iGPT-L on CIFAR-10 (96.3 %), CIFAR-100 (82.8 %) an
     python -m igpt_jax evaluate --workdir=runs/s-cifar10 --config.palette.path=downloads/kmeans_centers.npy \
       --config=experiments/table1_probe.py:from=downloads/model.ckpt-1000000,size=s,data=cifar10
 
-Arguments: from=PATH is a workdir, or released weights; of these size, resolution and objective say what they hold.
-data=cifar10|cifar100|stl10|digits, scale=paper|miniature.
+Arguments: from=PATH is a workdir or released weights; for released weights, size, resolution and objective say what
+they hold.  data=cifar10|cifar100|stl10|digits, scale=paper|miniature.
 
-L-BFGS multinomial logistic regression on the features of the best layer, 1536 for L, without augmentation; STL-10 is
-downsampled to 32x32 (section 3.1).  The paper says neither how it regularized nor whether it standardized: here L2
-strength and layer are those that a held-out tenth of the training images reads best, on standardized features.  Where
-there are enough labels a class, 4, 25 and 400 of them are probed as well (Table 4).  A BERT model sees its images
-under masks, and five of them vote (Figure 4).  The 60,000 images' features of all 49 layers need 18 GB of disk.
-One accelerator that holds the weights (6 GB for L) is enough.
+The probe is a multinomial logistic regression, fitted by L-BFGS to the features of the best layer (1536 features for
+L), without augmentation.  STL-10 is downsampled to 32x32 (section 3.1).  The paper says neither how it regularized nor
+whether it standardized the features.  Here they are standardized, and L2 strength and layer are chosen on a held-out
+tenth of the training images.  If there are enough labels, probes with 4, 25 and 400 labels a class are fitted as well
+(Table 4).  A BERT model sees masked images, and five masks of each test image vote (Figure 4).  The features of 60,000
+images in all 49 layers need 18 GB of disk.  One accelerator that holds the weights (6 GB for L) is enough.
 """
+
+from typing import Any
 
 import ml_collections
 
@@ -34,23 +36,27 @@ LABELS_PER_CLASS = {"cifar10": (4, 25, 400), "digits": (4, 25)}
 
 
 def get_config(arguments: str) -> ml_collections.ConfigDict:
-    """Probes what the argument `from` names; for `python -m igpt_jax evaluate`."""
+    """Probes the model that the argument `from` names; for `python -m igpt_jax evaluate`.
+
+    Raises:
+      InputError: an argument is not known, or `from` is missing.
+    """
     choices = {"data": (*DATA.values(), "digits"), "scale": scales.SCALES}
-    given = read_arguments(arguments, **ARGUMENTS, **choices)
-    if not given["from"]:
+    chosen = read_arguments(arguments, **ARGUMENTS, **choices)
+    if not chosen["from"]:
         raise InputError("from=PATH is missing, such as from=runs/l32,data=cifar10")
     config = default_config()
-    start_from(config, given["from"], pretraining_of(given))
-    config.data.name = given["data"]
-    config.data.fold_validation = True  # the probe holds images out by itself
-    if given["scale"] == "miniature":
+    start_from(config, chosen["from"], pretraining_of(chosen))
+    config.data.name = chosen["data"]
+    config.data.fold_validation = True  # the probe holds out images of its own
+    if chosen["scale"] == "miniature":
         scales.measure_in_miniature(config)
-    config.evaluate.probe.labels_per_class = LABELS_PER_CLASS.get(given["data"], ())
+    config.evaluate.probe.labels_per_class = LABELS_PER_CLASS.get(chosen["data"], ())
     return config
 
 
 def probing(pretrained: Job, data: str, scale: str) -> Job:
-    """Probes a pretraining run; the miniature has digits where the paper has CIFAR-10."""
+    """The job that probes a pretraining job; the miniature probes digits, whatever `data` names."""
     data = data if scale == "paper" else "digits"
     name = f"{pretrained.name.replace('pretrain', 'probe')}-{data}"
     arguments = (f"data={data}", f"scale={scale}")
@@ -58,28 +64,28 @@ def probing(pretrained: Job, data: str, scale: str) -> Job:
 
 
 def rows(scale: str) -> list[Row]:
-    """The paper's rows; and of our features' baselines, raw pixels and the untrained network."""
-    found = []
+    """The paper's rows; and beside our own, the same network untrained and raw pixels."""
+    all_rows = []
     for entry in paper.entries("Table 1"):
         row = Row(entry["method"], f"{entry['dataset']}, {_transfer(entry)}", entry["value"])
         if entry["method"] != "iGPT-L":
-            found.append(row)
+            all_rows.append(row)
         elif scale == "miniature" and DATA[entry["dataset"]] != scales.STANDS_FOR:
-            found.append(Row(row.name, row.setting, row.paper, remark=NOT_IN_MINIATURE))
+            all_rows.append(Row(row.name, row.setting, row.paper, remark=NOT_IN_MINIATURE))
         else:
-            found += _ours(row, DATA[entry["dataset"]], scale)
-    return found
+            all_rows += _ours(row, DATA[entry["dataset"]], scale)
+    return all_rows
 
 
-def _ours(row, data, scale):
-    run = probing(pretraining("l", "ar", scale), data, scale)
+def _ours(row: Row, data: str, scale: str) -> list[Row]:
+    job = probing(pretraining("l", "ar", scale), data, scale)
     of = row.setting if scale == "paper" else "digits in place of CIFAR-10, unsupervised"
     return [
-        Row(row.name, of, row.paper, run=run, read=probe_accuracy, key=data),
-        Row("the same network, untrained", of, run=run, read=untrained, key=f"{data}-untrained"),
-        Row("raw pixels", of, run=run, read=raw_pixels, key=f"{data}-pixels"),
+        Row(row.name, of, row.paper, job=job, read=probe_accuracy, key=data),
+        Row("the same network, untrained", of, job=job, read=untrained, key=f"{data}-untrained"),
+        Row("raw pixels", of, job=job, read=raw_pixels, key=f"{data}-pixels"),
     ]
 
 
-def _transfer(entry):
+def _transfer(entry: dict[str, Any]) -> str:
     return "supervised on ImageNet" if "; sup " in entry["setting"] else "unsupervised on ImageNet"

@@ -1,9 +1,10 @@
-"""Tables: the paper's rows, what our runs measured beside them, as JSON and as Markdown."""
+"""Tables of the paper's numbers beside our own, as JSON and as Markdown."""
 
 import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +16,17 @@ NOT_IN_MINIATURE = "not in the miniature, whose one data set are the digits"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row: a number of the paper, of ours, or both.
+    """One row of a table: a number of the paper, one of ours, or both.
 
     Attributes:
-      name, setting: whose number it is, and of what.
-      paper: as the paper has it, converted to `unit`; a text where it prints no number.
-      paper_std: the deviation that it gives.
-      run, read: what measures it, and how it is read from the result; None where nobody runs it.
-      key: by which claims and figures find it, one of a kind in its table.
+      name: the method, such as "iGPT-L".
+      setting: what the number is of, such as "CIFAR-10, unsupervised on ImageNet".
+      paper: the paper's number, converted to `unit`; a text if the paper describes the result without a number.
+      paper_std: the standard deviation that the paper prints.
+      unit: of both numbers.
+      job: measures our number; None if the row has none.
+      read: reads our number from the job's result.
+      key: identifies the row to claims and figures; unique in its table.
       remark: what a reader must know, such as why there is no number.
     """
 
@@ -31,15 +35,25 @@ class Row:
     paper: float | str | None = None
     paper_std: float | None = None
     unit: str = "%"
-    run: Job | None = None
+    job: Job | None = None
     read: Callable[[Result], float] | None = None
     key: str = ""
     remark: str = ""
 
 
-def measure(row: Row, directory: pathlib.Path, seeds: Sequence[int]) -> dict:
-    """The row with what the finished runs say: {"values": {seed: value}, "mean", "std", "best_layer", "steps"}."""
-    found = {
+def measure(row: Row, directory: pathlib.Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Reads a row's number from the finished jobs.
+
+    Args:
+      row: the row.
+      directory: holds the workdirs of all jobs.
+      seeds: those to read; seeds whose job has not finished are left out.
+
+    Returns:
+      The row as results.json has it: its fields, "values" {seed: value}, and if there are values also "mean", "std"
+      (None for one seed), "steps", "wall_seconds", "commands" and, where they apply, "best_layer" and "learning_rate".
+    """
+    measured: dict[str, Any] = {
         "name": row.name,
         "setting": row.setting,
         "key": row.key,
@@ -47,31 +61,31 @@ def measure(row: Row, directory: pathlib.Path, seeds: Sequence[int]) -> dict:
         "paper": row.paper,
         "paper_std": row.paper_std,
         "remark": row.remark,
-        "run": row.run and row.run.name,
+        "run": row.job and row.job.name,
         "values": {},
     }
-    if row.run is None:
-        return found
-    done = {seed: note for seed in seeds if (note := finished(row.run, directory, seed))}
-    results = [Result(row.run, directory, seed) for seed in done]
+    if row.job is None or row.read is None:
+        return measured
+    done = {seed: note for seed in seeds if (note := finished(row.job, directory, seed))}
+    results = [Result(row.job, directory, seed) for seed in done]
     values = [row.read(result) for result in results]
-    found["values"] = dict(zip(done, values, strict=True))
+    measured["values"] = dict(zip(done, values, strict=True))
     if values:
-        found["mean"] = float(np.mean(values))
-        found["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found["steps"] = [result.evaluation["step"] for result in results]  # of the model that is measured
-        found["wall_seconds"] = [round(note["wall_seconds"]) for note in done.values()]
-        found["commands"] = [command for note in done.values() for command in note["commands"]]
+        measured["mean"] = float(np.mean(values))
+        measured["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        measured["steps"] = [result.evaluation["step"] for result in results]  # of the model that is measured
+        measured["wall_seconds"] = [round(note["wall_seconds"]) for note in done.values()]
+        measured["commands"] = [command for note in done.values() for command in note["commands"]]
         probes = [result.evaluation.get("probe") for result in results]
         if all(probes):
-            found["best_layer"] = [probe["best_layer"] for probe in probes]
-        if row.run.rates:
-            found["learning_rate"] = [note["rate"] for note in done.values()]
-    return found
+            measured["best_layer"] = [probe["best_layer"] for probe in probes]
+        if row.job.rates:
+            measured["learning_rate"] = [note["rate"] for note in done.values()]
+    return measured
 
 
-def markdown(title: str, rows: Sequence[dict]) -> str:
-    """A table: ours beside the paper's, mean ± standard deviation over the seeds."""
+def markdown(title: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Formats measured rows as a Markdown table: our mean ± standard deviation over the seeds beside the paper's."""
     lines = [
         f"# {title}",
         "",
@@ -94,7 +108,7 @@ def markdown(title: str, rows: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value, deviation, unit):
+def _number(value: float | str | None, deviation: float | None, unit: str) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     digits = {"%": ".1f", "points": ".1f", "nats/token": ".4f"}.get(unit, "g")
@@ -102,14 +116,15 @@ def _number(value, deviation, unit):
     return f"{value:{digits}}{spread}" + (f" {unit}" if unit else "")
 
 
-def _few(values):
+def _few(values: Sequence[Any] | None) -> str:
+    """Shows one value if all are equal, and otherwise every value."""
     if not values:
         return ""
     return str(values[0]) if len(set(values)) == 1 else ", ".join(map(str, values))
 
 
-def write_json(path: pathlib.Path, value) -> None:
-    """Writes JSON that a person can read."""
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes indented JSON atomically, and makes the directory if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One Cloud TPU slice from creation to deletion.  `tpu/tpu.sh --help` lists the commands; --dry-run prints them.
+# Manages one Cloud TPU slice from creation to deletion.  --help lists the commands; --dry-run prints the gcloud calls.
 set -euo pipefail
 
 usage() {
@@ -9,24 +9,24 @@ usage: tpu/tpu.sh COMMAND [--flag=value ...] [-- arguments of `python -m igpt_ja
 On the workers the checkout is ~/igpt_jax, and paths are relative to it: --workdir=../gcs/runs/s32
 
 commands
-  create    ask for the slice, and wait until it is there (with --queued: only ask, and return)
+  create    request the slice, and wait until it is ready (with --queued: only request it, and return)
   status    show its state
   setup     copy this checkout to every worker and install it; with --bucket mount the bucket at ~/gcs
   launch    start the training given after -- on all workers; it outlives the connection
-  resume    setup and launch again, on a slice that was taken away and came back; training goes on by itself
+  resume    setup and launch again, on a slice that was preempted and is back; training continues from its checkpoint
   logs      follow the log of one worker
-  stop      end the training on all workers; it saves a checkpoint first
-  fetch     copy the workdir of the run here: from gs:// directly, else from worker 0
-  delete    give the slice back, and its queued request
+  stop      stop the training on all workers; it saves a checkpoint first
+  fetch     copy the workdir to this machine: from gs:// directly, or from worker 0
+  delete    delete the slice, and its queued request
 
-flags, each also an environment variable        default
-  --name=NAME              TPU_NAME              (needed)
-  --zone=ZONE              TPU_ZONE              (needed)
-  --project=PROJECT        TPU_PROJECT           gcloud's own
+flags, or environment variables                 for, and default
+  --name=NAME              TPU_NAME              (required)
+  --zone=ZONE              TPU_ZONE              (required)
+  --project=PROJECT        TPU_PROJECT           gcloud's default
   --type=TYPE              TPU_TYPE              (create) v5litepod-16, v5p-32, v6e-16, v4-32, ...
-  --version=VERSION        TPU_VERSION           (create) the runtime that fits the type
-  --queued                 TPU_QUEUED=1          by a queued resource instead of a plain TPU VM
-  --spot                   TPU_SPOT=1            cheaper, and may be taken away at any time
+  --version=VERSION        TPU_VERSION           (create) the runtime version; default: one for the type
+  --queued                 TPU_QUEUED=1          use a queued resource instead of a plain TPU VM
+  --spot                   TPU_SPOT=1            (create) cheaper, but may be preempted at any time
   --bucket=BUCKET          TPU_BUCKET            (setup) a Cloud Storage bucket, without gs://
   --worker=N               TPU_WORKER            (logs) 0
   --from=DIR --to=DIR      TPU_FROM, TPU_TO      (fetch) where the workdir is, and where it goes
@@ -121,7 +121,7 @@ setup() {
   archive=$(mktemp -d)/igpt_jax.tar.gz
   run git -C "$(dirname "$0")/.." archive --format=tar.gz --output="$archive" HEAD
   tpu tpu-vm scp "$archive" "$name":igpt_jax.tar.gz --worker=all
-  # The runtimes bring an older Python than the package asks for; uv brings its own.
+  # The runtimes have an older Python than the package needs; uv installs a newer one.
   on_worker all "set -e
     mkdir -p igpt_jax && tar -xzf igpt_jax.tar.gz -C igpt_jax && cd igpt_jax
     command -v ~/.local/bin/uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh

@@ -1,1 +1,1 @@
-"""What a GPU or TPU does with this code, in a few minutes: `python -m experiments.accelerator --out=DIR`."""
+"""Checks and measures the library on a GPU or a TPU in a few minutes: `python -m experiments.accelerator --out=DIR`."""

@@ -1,13 +1,13 @@
-"""Checks and measures the library on a GPU or a TPU, in order of worth, within a few minutes.
+"""Checks and measures the library on a GPU or a TPU within a few minutes, the most important cases first.
 
     python -m experiments.accelerator --out=DIR [--minutes=7] [--parts=correct,training,peers,drawing,probe]
 
-It needs jax, flax, optax and orbax-checkpoint; the part `peers` needs torch too.  TensorFlow, transformers and a
-network are not needed.
+It needs jax, flax, optax and orbax-checkpoint; the part `peers` also needs torch.  It needs neither TensorFlow nor
+transformers nor a network.
 
-Every part runs in a process of its own, with a share of the minutes that are left.  A part consists of cases.  Each
-case is written to DIR/PART.json as soon as it is done, so a machine that goes away takes only the case under way with
-it.  Run it again with the same DIR: what is there stays, and what is missing or failed is done.
+Every part runs in a process of its own, for a share of the minutes that are left, and consists of cases.  Each case is
+written to DIR/PART.json as soon as it is finished, so if the machine goes away, only the case under way is lost.  Run
+the same command again to do the cases that are missing or failed; the others are kept.
 
 `--rehearsal` runs the same code with tiny networks, on any machine.
 """
@@ -19,25 +19,28 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 from experiments.accelerator.results import Results, table
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What a part gets of the time that it and the parts after it have left.
+# Relative shares of the time.  A part gets its share of the time that is left for it and the parts after it.
 SHARES = {"correct": 0.15, "training": 0.33, "peers": 0.27, "drawing": 0.18, "probe": 0.07}
-GRACE = 3  # seconds a part has beyond its limit before it is killed
+GRACE = 3  # seconds that a part may exceed its limit before it is killed
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the parts and prints the table after each.  Returns the exit status: 0, or 2 for bad arguments."""
+    """Runs the parts, and prints all results after each.  Returns the exit status 0; bad arguments exit with 2."""
     parser = argparse.ArgumentParser(
         "experiments.accelerator",
         description="Checks and measures the library on a GPU or a TPU. What is finished in DIR is not done again.",
     )
-    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, required=True, help="gets one JSON file a part")
-    parser.add_argument("--minutes", type=float, default=7.0, help="time for everything (default: %(default)s)")
-    parser.add_argument("--parts", default=",".join(SHARES), help="which, and in which order (default: %(default)s)")
-    parser.add_argument("--rehearsal", action="store_true", help="tiny networks, on any machine")
+    parser.add_argument(
+        "--out", metavar="DIR", type=pathlib.Path, required=True, help="where to write one JSON file for each part"
+    )
+    parser.add_argument("--minutes", type=float, default=7.0, help="time for all parts (default: %(default)s)")
+    parser.add_argument("--parts", default=",".join(SHARES), help="parts to run, in this order (default: %(default)s)")
+    parser.add_argument("--rehearsal", action="store_true", help="use tiny networks; works on any machine")
     options = parser.parse_args(arguments)
     parts = options.parts.split(",")
     if unknown := set(parts) - set(SHARES):
@@ -57,13 +60,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _describe_device() -> dict:
-    """In a process of its own: this one must not take the accelerator's memory."""
+def _describe_device() -> dict[str, Any]:
+    """Describes the device in a process of its own, since this process must not take the accelerator's memory."""
     command = [sys.executable, "-m", "experiments.accelerator.device"]
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def _run_part(part, options, device, seconds):
+def _run_part(part: str, options: argparse.Namespace, device: dict[str, Any], seconds: float) -> None:
     results = Results.open(options.out, part)
     if results.finished:
         print(f"{part}: finished before", flush=True)
@@ -72,7 +75,7 @@ def _run_part(part, options, device, seconds):
     results.describe(device, " ".join(["python -m experiments.accelerator", f"--parts={part}", *rehearsal]))
     command = [sys.executable, "-m", "experiments.accelerator.part", part, f"--out={options.out}", *rehearsal]
     print(f"{part}: {seconds:.0f} s at most", flush=True)
-    # All of the memory but what CUDA itself needs; JAX would take three quarters.
+    # JAX takes three quarters of a GPU's memory by default.  This takes all but what CUDA itself needs.
     environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.93"} | os.environ
     process = subprocess.Popen([*command, f"--seconds={seconds:.0f}"], cwd=ROOT, env=environment)
     try:

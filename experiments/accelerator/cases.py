@@ -1,4 +1,4 @@
-"""What a part consists of."""
+"""The cases that a part consists of."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,10 +7,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One measurement: `prepare` compiles, perhaps beside other cases, and `run` has the device for itself.
+    """One measurement.
 
-    run: from what `prepare` gave to figures by name.
+    Attributes:
+      run: measures, with the device to itself: from the result of `prepare` to figures by name.
+      prepare: compiles, possibly while other cases are prepared.
     """
 
-    run: Callable[[Any], dict]
+    run: Callable[[Any], dict[str, Any]]
     prepare: Callable[[], Any] = lambda: None

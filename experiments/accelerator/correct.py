@@ -1,9 +1,11 @@
-"""Whether the accelerator computes what the CPU does: attention, gradients, training, cached drawing, meshes."""
+"""Checks that the accelerator computes what the CPU does: attention, gradients, training, cached sampling, meshes."""
 
 import concurrent.futures
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,49 +23,51 @@ from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import autoregressive
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.state import init_params
+from igpt_jax.types import Params
 
 DIGITS = ModelConfig(layers=4, width=64, heads=2, resolution=12, vocabulary=16, attention="blockwise", zero_heads=False)
-PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}  # of the backends that run on one alone
+PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}  # backends that run on one platform only
 
 
 def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
-    """Name -> what finds the largest differences."""
-    found = {
+    """The cases by name; each finds the largest difference from the CPU or from plain attention."""
+    differences_by_name: dict[str, Callable[[], dict[str, Any]]] = {
         f"attention {backend} {dtype}": functools.partial(_attention, backend, dtype, sizes.attention)
         for dtype in ("bfloat16", "float32")
         for backend in reversed(BACKENDS)
         if _runs(backend, dtype)
     }
-    found |= {
+    differences_by_name |= {
         "logits and gradients, full float32": functools.partial(_model, "float32", "highest"),
         "logits and gradients, bfloat16": functools.partial(_model, "bfloat16", "default"),
         "logits and gradients, default precision": functools.partial(_model, "float32", "default"),
-        "cached drawing": _cached_drawing,
+        "cached drawing": _cached_sampling,
         "loss curve": functools.partial(_loss_curve, sizes.steps),
     }
     if jax.device_count() > 1:
-        found["meshes"] = _meshes
-    # Nothing is timed here, so the cases may run beside each other.
-    return {name: Case(prepare=differences, run=dict) for name, differences in found.items()}
+        differences_by_name["meshes"] = _meshes
+    # Nothing is timed here, so the cases may run at the same time: the work is done in `prepare`.
+    return {name: Case(prepare=differences, run=dict) for name, differences in differences_by_name.items()}
 
 
-def _runs(backend, dtype):
+def _runs(backend: str, dtype: str) -> bool:
+    """Whether a backend runs on this platform with this dtype."""
     platform = jax.default_backend()
     return PLATFORMS.get(backend, platform) == platform and (backend != "cudnn" or dtype == "bfloat16")
 
 
-def _attention(backend, dtype, shapes):
-    """The largest error of output and gradients, relative to the largest value, against plain attention in float32."""
+def _attention(backend: str, dtype: str, shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The largest errors of output and gradients against plain attention in float32, relative to the largest value."""
 
-    def errors(shape):
-        (context, head_dim), causal = shape
+    def errors(case: tuple[tuple[int, int], bool]) -> list[float]:
+        (context, head_dim), causal = case
         keys = jax.random.split(jax.random.key(context), 4)
         q, k, v, weight = (jax.random.normal(key, (2, context, 2, head_dim), dtype) for key in keys)
         with jax.default_matmul_precision("highest"):
             wide = [x.astype(jnp.float32) for x in (q, k, v)]
             expected = _outputs(*wide, weight.astype(jnp.float32), causal=causal, backend="plain")
-        found = _outputs(q, k, v, weight, causal=causal, backend=backend)
-        return [_difference(a, b) for a, b in zip(found, expected, strict=True)]
+        outputs = _outputs(q, k, v, weight, causal=causal, backend=backend)
+        return [_difference(a, b) for a, b in zip(outputs, expected, strict=True)]
 
     cases = [
         ((context, head_dim), causal)
@@ -71,44 +75,49 @@ def _attention(backend, dtype, shapes):
         for causal in (True, False)
         if backend != "splash" or context % LANES == 0
     ]
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # most of the time goes into compiling
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # most of the time is compilation
         errors_by_case = dict(zip(cases, pool.map(errors, cases), strict=True))
     named = {
-        f"{context}x{head_dim} {'causal' if causal else 'full'}": found
-        for ((context, head_dim), causal), found in errors_by_case.items()
+        f"{context}x{head_dim} {'causal' if causal else 'full'}": its_errors
+        for ((context, head_dim), causal), its_errors in errors_by_case.items()
     }
     return {"largest": max(map(max, named.values())), "output, dq, dk, dv": named}
 
 
 @functools.partial(jax.jit, static_argnames=("causal", "backend"))
-def _outputs(q, k, v, weight, *, causal, backend):
-    def attention(q, k, v):
+def _outputs(
+    q: jax.Array, k: jax.Array, v: jax.Array, weight: jax.Array, *, causal: bool, backend: str
+) -> tuple[jax.Array, ...]:
+    """The output, and the gradients of sum(output * weight) with respect to q, k and v; all (b, t, h, k)."""
+
+    def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return attend(q, k, v, causal=causal, backend=backend)
 
     out, backward = jax.vjp(attention, q, k, v)
     return out, *backward(weight.astype(out.dtype))
 
 
-def _difference(found, expected):
-    found, expected = (np.asarray(jax.device_get(x), np.float64) for x in (found, expected))
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+def _difference(array: Any, expected: Any) -> float:
+    """The largest difference of two arrays, relative to the largest expected value."""
+    array, expected = (np.asarray(jax.device_get(x), np.float64) for x in (array, expected))
+    return float(np.abs(array - expected).max() / np.abs(expected).max())
 
 
 def _mesh(platform: str | None = None) -> Mesh:
     return make_mesh(ParallelConfig(), jax.devices(platform)[:1])
 
 
-def _model(dtype, precision):
+def _model(dtype: str, precision: str) -> dict[str, float]:
     """The largest relative differences between this device and the CPU in float32."""
     config = dataclasses.replace(DIGITS, dtype=dtype)
 
-    def outputs(config, mesh):
-        params = init_params(ImageGPT(DIGITS), 0, _mesh("cpu"))  # the same draw for both
+    def outputs(config: ModelConfig, mesh: Mesh) -> Any:
+        params = init_params(ImageGPT(DIGITS), 0, _mesh("cpu"))  # the same parameters on both devices
         params = jax.device_put(jax.device_get(params), mesh.devices.flat[0])
         tokens_bt = jax.device_put(digits()[:8], mesh.devices.flat[0])
 
         @jax.jit
-        def logits_and_gradients(params):
+        def logits_and_gradients(params: Params) -> Any:
             logits_btv = ImageGPT(config).apply({"params": params}, tokens_bt)
             batch = {"tokens": tokens_bt}
             grads, _ = jax.grad(autoregressive, argnums=1, has_aux=True)(ImageGPT(config), params, batch, None)
@@ -126,23 +135,23 @@ def _model(dtype, precision):
     }
 
 
-def _loss_curve(steps):
-    """Losses of the same training on both: the largest difference at any step, and the last ten steps' means."""
+def _loss_curve(steps: int) -> dict[str, Any]:
+    """Losses of the same training on the CPU and here: the largest difference, and the means of the last ten steps."""
     cpu = _train(DIGITS, _mesh("cpu"), steps)
-    found = {"CPU": cpu.tolist()}
-    figures = {"CPU, last ten": float(cpu[-10:].mean())}
+    curves = {"CPU": cpu.tolist()}
+    figures: dict[str, Any] = {"CPU, last ten": float(cpu[-10:].mean())}
     for name, dtype in (("float32", "float32"), ("bfloat16", "bfloat16")):
         losses = _train(dataclasses.replace(DIGITS, dtype=dtype, attention="auto"), _mesh(), steps)
-        found[name] = losses.tolist()
+        curves[name] = losses.tolist()
         figures |= {
             f"{name}, last ten": float(losses[-10:].mean()),
             f"{name}, largest difference": float(np.abs(losses - cpu).max()),
         }
-    return figures | {"nats per token": found}
+    return figures | {"nats per token": curves}
 
 
-def _train(config, mesh, steps):
-    """The losses of `steps` steps of Adam on the digits, nats per token."""
+def _train(config: ModelConfig, mesh: Mesh, steps: int) -> np.ndarray:
+    """Trains on the digits with Adam, and returns the loss of every step, (steps,), nats per token."""
     run = RunConfig(
         model=config, steps=steps, data=DataConfig(batch_size=32), optimizer=OptimizerConfig(learning_rate=3e-3)
     )
@@ -150,8 +159,11 @@ def _train(config, mesh, steps):
     return learn(run, params, digits(), mesh).losses
 
 
-def _cached_drawing():
-    """How far drawn tokens' logits are below the largest of the full forward pass, greedily; and a window's tokens."""
+def _cached_sampling() -> dict[str, float]:
+    """Compares sampling from a cache with the full forward pass, and sampling in windows with single positions.
+
+    Greedy tokens must have the largest logits of the full forward pass; the figures say how far below they are.
+    """
     model = ImageGPT(dataclasses.replace(DIGITS, attention="auto"))
     params, nothing_bt, rngs_b = init_params(model, 0, _mesh()), np.zeros((8, 0), np.int32), image_keys(0, 8)
     with jax.default_matmul_precision("highest"):
@@ -169,8 +181,8 @@ def _cached_drawing():
     }
 
 
-def _meshes():
-    """Losses after three steps on every layout of the devices, which must agree."""
+def _meshes() -> dict[str, float]:
+    """Losses after twelve steps on every mesh of the devices, which must agree."""
     losses = {}
     for model_ways in [ways for ways in range(1, jax.device_count() + 1) if jax.device_count() % ways == 0]:
         if DIGITS.heads % model_ways == 0:

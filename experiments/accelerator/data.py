@@ -1,6 +1,6 @@
-"""Real tokens, made beforehand, since the accelerator's machine may have neither TensorFlow nor scikit-learn.
+"""Tokens of real images, in two files, since the accelerator's machine may have neither TensorFlow nor scikit-learn.
 
-`python -m experiments.accelerator.data` makes the two files again, where the library is installed as a whole.
+`python -m experiments.accelerator.data` makes the files again, on a machine that has all requirements of the library.
 """
 
 import pathlib
@@ -12,12 +12,12 @@ PHOTOGRAPHS = pathlib.Path(__file__).with_name("photographs.npz")
 
 
 def digits() -> np.ndarray:
-    """scikit-learn's 1,437 training digits, each at a random place of a 12x12 canvas: (1437, 144) int32 below 16."""
+    """scikit-learn's 1,437 training digits, placed at random on a 12x12 canvas: (1437, 144) int32 in [0, 16)."""
     return np.load(DIGITS)["tokens"].astype(np.int32)
 
 
 def photographs(images: int, resolution: int, seed: int) -> np.ndarray:
-    """Random crops of scikit-learn's two photographs, halved: (images, resolution**2) int32 below 512."""
+    """Random crops of scikit-learn's two photographs at half size: (images, resolution**2) int32 in [0, 512)."""
     pictures = list(np.load(PHOTOGRAPHS).values())
     rng = np.random.default_rng(seed)
     crops = np.empty((images, resolution, resolution), np.int32)

@@ -1,4 +1,4 @@
-"""Says what the accelerator is, and which versions drive it: `python -m experiments.accelerator.device`."""
+"""Prints the accelerator and the versions of driver and packages: `python -m experiments.accelerator.device`."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 from importlib import metadata
+from typing import Any
 
 import jax
 
@@ -13,8 +14,8 @@ PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu13",
 PEERS = ("torch", "transformers")
 
 
-def description() -> dict:
-    """The device's name, count and memory, the driver, the host and the versions of the packages."""
+def description() -> dict[str, Any]:
+    """The name and number of the devices, the driver, the host, and the versions of the packages."""
     device = jax.devices()[0]
     return {
         "platform": device.platform,
@@ -27,14 +28,14 @@ def description() -> dict:
     }
 
 
-def _driver():
+def _driver() -> str | None:
     if not shutil.which("nvidia-smi"):
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(query, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def _version(name):
+def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -1,9 +1,10 @@
-"""How fast images are drawn, and what share that is of what the memory's bandwidth allows."""
+"""Measures how fast images are sampled, and how close that comes to the bound that memory bandwidth sets."""
 
 import dataclasses
 import functools
 import pathlib
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,12 +22,13 @@ from igpt_jax.model.image_gpt import ImageGPT, count_parameters
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.plan import sampling_work
 from igpt_jax.train.state import abstract_params, init_params
+from igpt_jax.types import Params
 
 
 def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
-    """Draws whole images with S, which has learned photographs for a moment, and with L as it was born.
+    """The cases by name: whole images from S after a short training on photographs, and from an untrained L.
 
-    The number of positions that a pass over a window settles depends on what a network has learned.
+    How many positions a pass over a window decides depends on what the network has learned.
     """
     return {
         f"draw {name}, batch {images}, window {window}": _case(sizes, name, images, window)
@@ -34,21 +36,21 @@ def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
     }
 
 
-def _case(sizes, name, images, window):
+def _case(sizes: Sizes, name: str, images: int, window: int) -> Case:
     config, mesh = sizes.models[name], make_mesh(ParallelConfig(), jax.devices()[:1])
     model, nothing_bt = ImageGPT(config), np.zeros((images, 0), np.int32)
 
-    def prepare():
+    def prepare() -> tuple[Any, float]:
         start = time.perf_counter()
         shapes = abstract_params(model, mesh)
         compiled = sample.lower(model, shapes, image_keys(0, images), nothing_bt, window=window).compile()
         return compiled, time.perf_counter() - start
 
-    def run(prepared):
+    def run(prepared: tuple[Any, float]) -> dict[str, Any]:
         compiled, compile_seconds = prepared
         params, loss = _learned(config, sizes.learning_steps) if name == "S" else (init_params(model, 0, mesh), None)
 
-        def draw():
+        def draw() -> Any:
             return jax.block_until_ready(compiled(params, image_keys(0, images), nothing_bt))
 
         passes = int(draw().passes.max())
@@ -68,8 +70,8 @@ def _case(sizes, name, images, window):
 
 
 @functools.cache
-def _learned(config: ModelConfig, steps: int) -> tuple[dict, float]:
-    """Parameters after a short training on photographs, and its last loss, nats per token."""
+def _learned(config: ModelConfig, steps: int) -> tuple[Params, float]:
+    """Trains on photographs; returns the parameters and the mean loss of the last ten steps, nats per token."""
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
     run = RunConfig(
         steps=steps,

@@ -1,4 +1,4 @@
-"""A short training on tokens in memory."""
+"""Trains for a few steps on tokens in memory."""
 
 import dataclasses
 import time
@@ -13,19 +13,27 @@ from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.train.compile import compile_train_step
 from igpt_jax.train.optimizer import adam, learning_rate_schedule
 from igpt_jax.train.state import first_state
+from igpt_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """What a training gave."""
+    """The result of a training."""
 
-    params: dict
-    losses: np.ndarray  # of every step, nats per token
-    seconds: float  # of all steps, without the compilation
+    params: Params
+    losses: np.ndarray  # (steps,), nats per token
+    seconds: float  # of all steps, without compilation
 
 
-def learn(run: RunConfig, params: dict, tokens_nt: np.ndarray, mesh: Mesh) -> Learned:
-    """Trains `params` for `run.steps` steps on random rows of the tokens; a tenth of the steps warms up."""
+def learn(run: RunConfig, params: Params, tokens_nt: np.ndarray, mesh: Mesh) -> Learned:
+    """Trains with Adam on random rows of the tokens; a tenth of the steps is warm-up.
+
+    Args:
+      run: model, optimizer, batch size, steps and seed.
+      params: to start from; their buffers are donated.
+      tokens_nt: (n, t) int32 in [0, v).
+      mesh: devices.
+    """
     rng, model = np.random.default_rng(run.seed), ImageGPT(run.model)
     run = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, warmup_epochs=1))
     optimizer = adam(

@@ -1,4 +1,4 @@
-"""Runs the cases of one part until its time is over: what `experiments.accelerator` starts for each part."""
+"""Runs the cases of one part until its time is up; `experiments.accelerator` starts this program for each part."""
 
 import argparse
 import concurrent.futures
@@ -8,18 +8,19 @@ import pathlib
 import sys
 import time
 import traceback
+from typing import Any
 
 from experiments.accelerator.cases import Case
 from experiments.accelerator.results import Results, line
 from experiments.accelerator.sizes import FULL, TINY
 
-CORES_TO_COMPILE = 4  # that XLA keeps busy with one program, more or less
+CORES_TO_COMPILE = 4  # cores that XLA keeps busy when it compiles one program, roughly
 
 
 def main(arguments: list[str]) -> None:
-    """Runs every case that has no figures yet; a case that fails is recorded, and the next one follows.
+    """Runs every case that has no figures yet.  A case that fails is recorded, and the next one follows.
 
-    A few cases are prepared at the same time, each on a thread, before they run one after another.
+    A few cases are prepared at the same time, each in a thread; then they run one after another.
     """
     parser = argparse.ArgumentParser("experiments.accelerator.part")
     parser.add_argument("part")
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> None:
     module = importlib.import_module(f"experiments.accelerator.{options.part}")
     cases = module.cases(TINY if options.rehearsal else FULL, options.out)
     missing = [(name, case) for name, case in cases.items() if not results.has(name)]
-    together = max(1, os.cpu_count() // CORES_TO_COMPILE)
+    together = max(1, (os.cpu_count() or 1) // CORES_TO_COMPILE)
     for i in range(0, len(missing), together):
         some = missing[i : i + together]
         if time.monotonic() > end:
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
     results.finish()
 
 
-def _outcome(case: Case, prepared: concurrent.futures.Future) -> dict:
+def _outcome(case: Case, prepared: concurrent.futures.Future) -> dict[str, Any]:
     try:
         return {"figures": case.run(prepared.result())}
     except Exception:

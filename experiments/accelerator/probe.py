@@ -1,7 +1,8 @@
-"""How fast the features of all layers are made, and a probe of one layer is solved."""
+"""Measures how fast the features of all layers are computed, and a probe of one layer is solved."""
 
 import pathlib
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ CLASSES, L2 = 10, 1e-3
 
 
 def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
-    """Name -> what measures it."""
+    """The cases by name."""
     images, width = sizes.probe
     return {
         f"features of L, batch {sizes.features}": Case(lambda _: _features(sizes.models["L"], sizes)),
@@ -29,8 +30,8 @@ def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
     }
 
 
-def _features(config: ModelConfig, sizes: Sizes) -> dict:
-    """Includes the features' way to the host."""
+def _features(config: ModelConfig, sizes: Sizes) -> dict[str, Any]:
+    """Computes features; the time includes their transfer to the host."""
     mesh, model = make_mesh(ParallelConfig(), jax.devices()[:1]), ImageGPT(config)
     params, rng = init_params(model, 0, mesh), np.random.default_rng(0)
     tokens_bt = rng.integers(0, config.vocabulary, (sizes.features, config.context)).astype(np.int32)
@@ -38,7 +39,7 @@ def _features(config: ModelConfig, sizes: Sizes) -> dict:
     compiled = image_features.lower(model, params, {"tokens": tokens_bt}).compile()
     compile_seconds = time.perf_counter() - start
 
-    def features():
+    def features() -> np.ndarray:
         return np.asarray(compiled(params, {"tokens": tokens_bt}))
 
     features()
@@ -49,20 +50,20 @@ def _features(config: ModelConfig, sizes: Sizes) -> dict:
     return figures
 
 
-def _probe(images: int, width: int) -> dict:
-    """The optimum of one layer at one strength, from features in the host's memory; compiled by a first call."""
+def _probe(images: int, width: int) -> dict[str, Any]:
+    """Solves one layer at one L2 strength, from features in the host's memory; a first call compiles."""
     rng = np.random.default_rng(0)
     labels_b = rng.integers(0, CLASSES, images).astype(np.int32)
     means_cd = 0.1 * rng.standard_normal((CLASSES, width), np.float32)
     features_bd = means_cd[labels_b] + rng.standard_normal((images, width), np.float32)
-    found = {}
+    solved = {}
 
-    def solve():
-        found["probes"] = fit_probes(features_bd[None], labels_b, CLASSES, (L2,))
+    def solve() -> None:
+        solved["probes"] = fit_probes(features_bd[None], labels_b, CLASSES, (L2,))
 
     first = seconds(solve)
     took = seconds(solve)
-    probes = found["probes"]
+    probes = solved["probes"]
     return {
         "seconds": took,
         "compile seconds": first - took,

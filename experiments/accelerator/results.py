@@ -1,47 +1,49 @@
-"""One JSON file a part: the device, what was run, and the figures of every case that is done."""
+"""One JSON file for each part: the device, the command, and the figures of every case that has run."""
 
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 
 @dataclasses.dataclass
 class Results:
-    """What a part has found so far; every change is on disk before the method returns."""
+    """The results of a part so far.  Every method that changes them returns when the change is on disk."""
 
     path: pathlib.Path
-    content: dict
+    content: dict[str, Any]  # of the file
 
     @classmethod
     def open(cls, directory: pathlib.Path, part: str) -> "Results":
-        """Reads DIR/PART.json, or begins it."""
+        """Reads DIR/PART.json; without the file, the results are empty."""
         path = directory / f"{part}.json"
         content = json.loads(path.read_text()) if path.exists() else {"part": part, "finished": False, "cases": {}}
         return cls(path, content)
 
     @property
     def finished(self) -> bool:
-        """Whether every case was run and none failed."""
+        """Whether every case has run and none has failed."""
         return self.content["finished"]
 
-    def describe(self, device: dict, command: str) -> None:
+    def describe(self, device: dict[str, Any], command: str) -> None:
         """Records the machine, the versions and the command that the figures belong to."""
         self._change(device=device, command=command)
 
     def has(self, case: str) -> bool:
-        """Whether the case has figures; one that failed has none."""
+        """Whether the case has figures; a case that failed has none."""
         return "figures" in self.content["cases"].get(case, {})
 
-    def add(self, case: str, outcome: dict, seconds: float) -> None:
-        """Records a case: {"figures": {...}} or {"error": text}."""
+    def add(self, case: str, outcome: dict[str, Any], seconds: float) -> None:
+        """Records the outcome of a case, {"figures": {...}} or {"error": text}, and how long it took."""
         self._change(cases=self.content["cases"] | {case: outcome | {"case_seconds": round(seconds, 1)}})
 
     def finish(self) -> None:
-        """Marks the part as finished if no case failed."""
+        """Marks the part as finished, if no case failed."""
         self._change(finished=all("figures" in outcome for outcome in self.content["cases"].values()))
 
-    def _change(self, **values):
+    def _change(self, **values: Any) -> None:
         self.content |= values
         partial = self.path.with_suffix(".partial")
         with partial.open("w") as file:
@@ -52,8 +54,8 @@ class Results:
         os.replace(partial, self.path)
 
 
-def table(directory: pathlib.Path, parts: list[str]) -> str:
-    """Every case of every part that has begun, one line each."""
+def table(directory: pathlib.Path, parts: Sequence[str]) -> str:
+    """Formats every case of every part that has begun, one line each."""
     lines = []
     for part in parts:
         if not (directory / f"{part}.json").exists():
@@ -65,8 +67,8 @@ def table(directory: pathlib.Path, parts: list[str]) -> str:
     return "\n".join(lines)
 
 
-def line(case: str, outcome: dict) -> str:
-    """A case's figures, or the last line of its error; nested figures stay in the file."""
+def line(case: str, outcome: dict[str, Any]) -> str:
+    """Formats a case: its figures, without nested ones, or the last line of its error."""
     if "error" in outcome:
         text = f"failed: {outcome['error'].strip().splitlines()[-1][:150]}"
     else:
@@ -75,5 +77,5 @@ def line(case: str, outcome: dict) -> str:
     return f"{case:<42} {text}"
 
 
-def _number(value):
+def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The networks, batches and lengths that are measured, and tiny ones of the same kinds for the rehearsal."""
+"""The networks, batches and lengths to measure; and tiny ones of the same kinds, for a rehearsal."""
 
 import dataclasses
 
@@ -7,22 +7,22 @@ from igpt_jax.config import SIZES, ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the parts measure."""
+    """What the parts measure; tuples list the most important entries first."""
 
     models: dict[str, ModelConfig]
-    trained: tuple[tuple[str, str, bool], ...]  # network, `remat`, whether layers are unrolled; in order of worth
+    trained: tuple[tuple[str, str, bool], ...]  # network, `remat`, whether the scan over layers is unrolled
     attention: tuple[tuple[int, int], ...]  # (positions, head dim)
     steps: int  # of the loss curve
-    images: int  # most images in a training batch
+    images: int  # at most so many in a training batch
     peer_images: dict[str, int]  # images in torch's training batch
-    first_images: int  # two such batches tell how memory grows
-    learning_steps: int  # of the network that draws with windows
-    drawn: tuple[tuple[str, int, int], ...]  # network, images at once, positions in a pass; in order of worth
-    peer_drawn: tuple[int, ...]  # images that peers draw at once
-    peer_tokens: int  # positions that a peer draws of each image
+    first_images: int  # memory is planned for so many and for twice as many, to see how it grows
+    learning_steps: int  # of training, before S samples images
+    drawn: tuple[tuple[str, int, int], ...]  # network, images in a batch, positions in a pass
+    peer_drawn: tuple[int, ...]  # images in a batch that peers sample
+    peer_tokens: int  # positions of each image that peers sample
     features: int  # images in a forward pass for features
     probe: tuple[int, int]  # images and width of a probe's features
-    repeats: int  # timed calls
+    repeats: int  # how many calls are timed
 
 
 FULL = Sizes(

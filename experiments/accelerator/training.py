@@ -1,14 +1,18 @@
-"""How fast the networks train: the largest batch that fits, images/s, MFU, memory, and where the time goes."""
+"""Measures training in the largest batch that fits: images/s, MFU, memory, and where the time goes."""
 
 import dataclasses
 import functools
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.stages import Compiled
 
 from experiments.accelerator.cases import Case
 from experiments.accelerator.sizes import Sizes
@@ -27,8 +31,8 @@ from igpt_jax.train.step import jit_train_step
 
 GIB = 2**30
 LEARNING_RATE = 1e-4
-STEP = 8  # images by which a batch grows
-# Compiler options whose effect on L with remat "dots" is measured.
+STEP = 8  # batches are multiples of so many images
+# For each platform, compiler options whose effect on L with remat "dots" is measured.
 FLAGS = {
     "gpu": {
         "dynamic slices fused": {"xla_gpu_enable_dynamic_slice_fusion": True},
@@ -41,8 +45,8 @@ FLAGS = {
 
 
 def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
-    """Every network with every `remat`, each in the largest batch that fits; the flags; what the device can do."""
-    found = {
+    """The cases by name: networks with several `remat` policies, compiler options, and the ceilings of the device."""
+    trainings = {
         f"{name}, remat {remat}{', unrolled' if unrolled else ''}": _case(sizes, name, remat, unrolled)
         for name, remat, unrolled in sizes.trained
     }
@@ -50,20 +54,20 @@ def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
         f"L, remat dots, {flag}": _case(sizes, "L", "dots", False, options)
         for flag, options in FLAGS[jax.default_backend()].items()
     }
-    first = dict(list(found.items())[:8])
-    return first | flags | {"ceilings": Case(lambda _: _ceilings())} | found
+    first = dict(list(trainings.items())[:8])  # they are the most important ones
+    return first | flags | {"ceilings": Case(lambda _: _ceilings())} | trainings
 
 
-def _case(sizes, name, remat, unrolled, options=None):
+def _case(sizes: Sizes, name: str, remat: str, unrolled: bool, options: dict[str, Any] | None = None) -> Case:
     rolled = dataclasses.replace(sizes.models[name], remat=remat)
     config = dataclasses.replace(rolled, unroll=rolled.layers if unrolled else 1)
 
-    def prepare():
+    def prepare() -> tuple[int, Compiled, float]:
         images = _largest_batch(rolled, sizes.first_images, sizes.images)
         start = time.perf_counter()
         return images, _compile(config, images, options), time.perf_counter() - start
 
-    def run(prepared):
+    def run(prepared: tuple[int, Compiled, float]) -> dict[str, Any]:
         images, compiled, compile_seconds = prepared
         while True:
             try:
@@ -78,15 +82,15 @@ def _case(sizes, name, remat, unrolled, options=None):
     return Case(run, prepare)
 
 
-def _ceilings() -> dict:
-    """What the device reaches at most: a bfloat16 product of large matrices, and a copy, read and written."""
+def _ceilings() -> dict[str, float]:
+    """Measures the highest speeds of the device: a matmul of large bfloat16 matrices, and a copy in memory."""
     side = 8192 if jax.default_backend() != "cpu" else 256
     product, copy = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
     a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
     large = jnp.ones((8 * side, side), jnp.float32)
 
-    def ten(function, *arguments):
-        def run():
+    def seconds_of(function: Callable[..., jax.Array], *arguments: jax.Array) -> float:
+        def run() -> None:
             for _ in range(10):
                 result = function(*arguments)
             result.block_until_ready()
@@ -94,16 +98,17 @@ def _ceilings() -> dict:
         run()
         return min(seconds(run) for _ in range(3)) / 10
 
-    return {"FLOP/s": 2 * side**3 / ten(product, a, a), "bytes/s": 2 * large.nbytes / ten(copy, large)}
+    return {"FLOP/s": 2 * side**3 / seconds_of(product, a, a), "bytes/s": 2 * large.nbytes / seconds_of(copy, large)}
 
 
-def _steps(config, images, compiled, repeats):
+def _steps(config: ModelConfig, images: int, compiled: Compiled, repeats: int) -> dict[str, Any]:
+    """Times training steps, and traces two of them."""
     mesh, model = _mesh(), ImageGPT(config)
     state = init_state(model, adam(OptimizerConfig(), lambda _: LEARNING_RATE), 0, mesh)
     tokens_bt = np.random.default_rng(0).integers(0, config.vocabulary, (images, config.context)).astype(np.int32)
     batch = put_batch({"tokens": tokens_bt}, mesh)
 
-    def two_steps():
+    def two_steps() -> float:
         nonlocal state
         for _ in range(2):
             state, metrics = compiled(state, batch)
@@ -130,7 +135,7 @@ def _steps(config, images, compiled, repeats):
 
 @functools.cache
 def _largest_batch(config: ModelConfig, few: int, most: int) -> int:
-    """The images that fit, from how the memory grows from a few to twice as many; at most `most`."""
+    """Estimates how many images fit, at most `most`, from the memory planned for `few` images and for twice as many."""
     limit = device_memory()
     if limit is None:
         return most
@@ -139,12 +144,12 @@ def _largest_batch(config: ModelConfig, few: int, most: int) -> int:
     return max(1, min(most, few + room // STEP * STEP))
 
 
-def _quickly():
-    """Options that leave the choice of kernels out, which does not change the memory much."""
+def _quickly() -> dict[str, Any] | None:
+    """Compiler options that skip the search for the fastest kernels, which hardly changes the memory."""
     return {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" else None
 
 
-def _compile(config, images, options):
+def _compile(config: ModelConfig, images: int, options: dict[str, Any] | None) -> Compiled:
     mesh, model = _mesh(), ImageGPT(config)
     optimizer = adam(OptimizerConfig(), lambda _: LEARNING_RATE)
     tokens_bt = jax.ShapeDtypeStruct((images, config.context), jnp.int32, sharding=batch_sharding(mesh))
@@ -152,5 +157,5 @@ def _compile(config, images, options):
     return step.lower(abstract_state(model, optimizer, mesh), {"tokens": tokens_bt}).compile(options)
 
 
-def _mesh():
+def _mesh() -> Mesh:
     return make_mesh(ParallelConfig(), jax.devices()[:1])

@@ -1,1 +1,1 @@
-"""Ours beside what people use now, measured in turns in the same run: `python -m experiments.benchmark`."""
+"""Compares the speed of this package with other libraries, in the same run: `python -m experiments.benchmark`."""

@@ -1,11 +1,12 @@
-"""Ours beside what people use now, measured in turns in the same run.
+"""Compares the speed of this package with that of other libraries, its peers, in the same run.
 
     python -m experiments.benchmark [ENTRY ...] [--json=FILE]
 
-Every entry checks first that both sides compute the same thing, warms both up, and then measures them in alternating
-rounds; training steps in a process a side.  It prints the median of each side and of the ratio of each round: the ratio
-is what means something, since both sides share the machine's moods.  More than 1 means that ours is faster.  The peers
-come with the extra `test`; an entry whose peer is absent is left out with a word.
+Every entry first checks that both sides compute the same thing, and warms both up.  Then it measures them in
+alternating rounds; for training steps, each side has a process of its own.  It prints the median of each side, and the
+median of the ratios of the rounds.  The ratio is the more reliable number, since both sides of a round meet the same
+conditions; above 1, ours is faster.  The extra `test` installs the peers.  An entry whose peer is not installed is left
+out, with a message.
 """
 
 import argparse
@@ -39,12 +40,17 @@ ENTRIES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Prints what it measures, as it does.  Returns the exit status."""
-    parser = argparse.ArgumentParser("experiments.benchmark", description="Measures ours beside its peers.")
+    """Prints what it measures.  Returns the exit status; bad arguments exit with 2."""
+    parser = argparse.ArgumentParser("experiments.benchmark", description="Compares this package with its peers.")
     parser.add_argument(
-        "entries", nargs="*", metavar="ENTRY", help=f"of {', '.join(ENTRIES)}; or all, as if none is given"
+        "entries", nargs="*", metavar="ENTRY", help=f"one of {', '.join(ENTRIES)}, or all; default: all"
     )
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="also write them there; keeps other entries")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=pathlib.Path,
+        help="also write results to FILE; keeps other entries",
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.entries) - {*ENTRIES, "all"}:
         parser.error(f"there is no entry {unknown.pop()!r}; choose of {', '.join(ENTRIES)}")
@@ -58,15 +64,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _in_a_process_of_its_own(entry, options):
-    """What one leaves in memory, and how it sees the cores, does not touch the next."""
+def _in_a_process_of_its_own(entry: str, options: argparse.Namespace) -> int:
+    """Measures an entry in a new process, which memory and threads of earlier entries cannot affect."""
     json_flag = [f"--json={options.json}"] if options.json else []
     return subprocess.call([sys.executable, "-m", "experiments.benchmark", entry, *json_flag])
 
 
-def _measure(entry, path):
-    found = machine()
-    print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
+def _measure(entry: str, path: pathlib.Path | None) -> None:
+    versions = machine()
+    print(", ".join(f"{name} {value}" for name, value in versions.items()), flush=True)
     module, function = ENTRIES[entry].split(":")
     try:
         results = getattr(importlib.import_module(f"experiments.benchmark.{module}"), function)()
@@ -76,15 +82,15 @@ def _measure(entry, path):
     for result in results:
         print(result.describe(), flush=True)
     if path:
-        _write(path, entry, results, found)
+        _write(path, entry, results, versions)
 
 
-def _write(path: pathlib.Path, entry: str, results: list[Result], found: dict[str, str]) -> None:
-    """Puts an entry's results into the file, in place of its earlier ones."""
+def _write(path: pathlib.Path, entry: str, results: list[Result], versions: dict[str, str]) -> None:
+    """Writes an entry's results to the file, in place of its earlier ones."""
     table = json.loads(path.read_text()) if path.exists() else {}
     command = f"python -m experiments.benchmark {entry} --json={path.name}"
     rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
-    table[entry] = {"results": rows, "command": command, "versions": found}
+    table[entry] = {"results": rows, "command": command, "versions": versions}
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 

@@ -1,4 +1,4 @@
-"""Images to tokens, files to batches, and pixels to palettes, beside their peers."""
+"""Measures images to tokens, files to batches, and pixels to palettes, beside their peers."""
 
 import dataclasses
 import io
@@ -6,6 +6,8 @@ import itertools
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ _RNG = np.random.default_rng(0)
 
 
 def tokens() -> list[Result]:
-    """Ready 32x32 images to tokens of 512 colors, against transformers' image processor."""
+    """Encodes 32x32 images as tokens of 512 colors, beside transformers' image processor."""
     from transformers import ImageGPTImageProcessorPil
 
     from igpt_jax.data.palette import Palette
@@ -25,7 +27,7 @@ def tokens() -> list[Result]:
     images = _crops(2048)
     few = list(images[:16])
 
-    def theirs():
+    def theirs() -> np.ndarray:
         return processor(few, return_tensors="np")["input_ids"]
 
     np.testing.assert_array_equal(palette.encode(images[:16]), theirs())
@@ -39,7 +41,7 @@ def tokens() -> list[Result]:
 
 
 def input() -> list[Result]:
-    """The whole ImageNet road, against a tf.data pipeline that only decodes the same JPEGs."""
+    """The whole input pipeline of ImageNet, beside a tf.data pipeline that only decodes the same JPEGs."""
     from igpt_jax.config import DataConfig
     from igpt_jax.data.augment import augmentations
     from igpt_jax.data.palette import Palette
@@ -75,35 +77,39 @@ def input() -> list[Result]:
 
 
 def palette() -> list[Result]:
-    """512 colors for a million pixels, against scikit-learn's KMeans with one start too: a cold round, of minutes."""
+    """Fits 512 colors to a million pixels, beside scikit-learn's KMeans with one start.
+
+    It is one round without warm-up, since it takes minutes.
+    """
     from sklearn.cluster import KMeans
 
     from igpt_jax.data import kmeans
+    from igpt_jax.data.palette import Palette
 
     pixels = _photographs_pixels(1_000_000)
-    found = {}
+    errors = {}
 
-    def ours():
+    def ours() -> Palette:
         fitted, report = kmeans.fit(pixels, 512)
-        found["ours"] = report.mean_squared_error * pixels.size
+        errors["ours"] = report.mean_squared_error * pixels.size
         return fitted
 
-    def theirs():
-        found["theirs"] = KMeans(512, n_init=1, random_state=0).fit(pixels.astype(np.float32)).inertia_
+    def theirs() -> None:
+        errors["theirs"] = KMeans(512, n_init=1, random_state=0).fit(pixels.astype(np.float32)).inertia_
 
     name, peers = "palette of 512 colors for 1,000,000 pixels", {"scikit-learn's KMeans": Side(theirs, 1)}
     (result,) = compare(name, "fits/s", Side(ours, 1), peers, "", rounds=1, warm=False)
-    inertia = f"inertia {found['ours']:.5g} against {found['theirs']:.5g} ({found['ours'] / found['theirs']:.4f})"
+    inertia = f"inertia {errors['ours']:.5g} against {errors['theirs']:.5g} ({errors['ours'] / errors['theirs']:.4f})"
     return [dataclasses.replace(result, remark=inertia)]
 
 
-def _drain(stream, count):
+def _drain(stream: Iterator[Any], count: int) -> None:
     for _ in itertools.islice(stream, count):
         pass
 
 
-def _crops(count):
-    """Crops of 32x32 from scikit-learn's photographs, (count, 32, 32, 3) uint8."""
+def _crops(count: int) -> np.ndarray:
+    """Random crops of scikit-learn's photographs, (count, 32, 32, 3) uint8."""
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
@@ -111,8 +117,11 @@ def _crops(count):
     return np.stack([photographs[i % 2][y : y + 32, x : x + 32] for i, (y, x) in enumerate(corners)])
 
 
-def _write_photographs(directory, count):
-    """JPEGs of 500x375 pixels, cut at random from scikit-learn's photographs; 48 kB on average, like ImageNet's."""
+def _write_photographs(directory: pathlib.Path, count: int) -> list[str]:
+    """Writes random crops of scikit-learn's photographs as JPEGs of 500x375 pixels.  Returns their paths.
+
+    They have 48 kB on average, about as ImageNet's files.
+    """
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -129,8 +138,8 @@ def _write_photographs(directory, count):
     return files
 
 
-def _photographs_pixels(count):
-    """Pixels of both photographs, each twice, once as they are and once with a little noise."""
+def _photographs_pixels(count: int) -> np.ndarray:
+    """Random pixels of scikit-learn's photographs, (count, 3) uint8; the second half repeats the first with noise."""
     from sklearn.datasets import load_sample_images
 
     pixels = np.concatenate([photo.reshape(-1, 3) for photo in load_sample_images().images])

@@ -1,4 +1,4 @@
-"""How training, compilation and sampling grow with context, depth and length: a table and a plot."""
+"""Measures how the times of training, compilation and sampling grow with context and depth, and plots them."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ BASE = ModelConfig(layers=4, width=128, heads=4, resolution=16, vocabulary=64)
 
 
 def growth() -> list[Result]:
-    """Width 128, one image: contexts of 256 to 4,096 at 4 layers, and 4 to 48 layers at 256 positions."""
+    """Times a network of width 128 on one image: 256 to 4,096 positions, and 4 to 48 layers at 256 positions."""
     contexts = {r * r: _train(dataclasses.replace(BASE, resolution=r)) for r in RESOLUTIONS}
     depths = {layers: _train(dataclasses.replace(BASE, layers=layers)) for layers in DEPTHS}
     lengths = {r * r: _sample(dataclasses.replace(BASE, resolution=r)) for r in RESOLUTIONS[:-1]}
@@ -38,14 +38,14 @@ def growth() -> list[Result]:
     ]
 
 
-def _train(config):
-    """Seconds to compile, and of a step."""
+def _train(config: ModelConfig) -> tuple[float, float]:
+    """Returns the seconds of compilation and of a training step."""
     step, compile_seconds = training_step(config, np.zeros((1, config.context), np.int32))
     return compile_seconds, statistics.median([seconds(step) for _ in range(4)][1:])
 
 
-def _sample(config):
-    """Seconds for one image."""
+def _sample(config: ModelConfig) -> float:
+    """Returns the seconds that one image takes."""
     draw = drawing(config, images=1)
     draw()
     return min(seconds(draw) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Timing in turns: what a comparison is, and how it is made and described."""
+"""Times functions in alternating rounds, and describes the results."""
 
 import contextlib
 import dataclasses
@@ -11,33 +11,35 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
+from multiprocessing.connection import Connection
+from typing import Any
 
 from igpt_jax.memory import keep_freed_memory
 
 ROUNDS = 5
-SECONDS = "s, less is better"  # a unit
+SECONDS = "s, less is better"  # unit of a `Result` that is a time
 PACKAGES = ("jax", "jaxlib", "flax", "tensorflow-cpu", "torch", "transformers", "scikit-learn", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One measurement: medians over the rounds, beside a peer if there is one; more is better unless `unit` says."""
+    """One measurement, or a comparison with a peer.  Higher is better, unless the unit says otherwise."""
 
     name: str
     unit: str
-    ours: float
+    ours: float  # median over the rounds
     peer_name: str | None = None
-    peer: float | None = None
-    ratios: tuple[float, ...] = ()  # ours over the peer's, in each round
-    remark: str = ""  # what was checked to be equal, or what bounds it
+    peer: float | None = None  # median over the rounds
+    ratios: tuple[float, ...] = ()  # ours divided by the peer's, in each round
+    remark: str = ""  # what was checked to be equal, or what limits the speed
 
     @property
     def ratio(self) -> float | None:
-        """The median of the rounds' ratios."""
+        """The median of the ratios."""
         return statistics.median(self.ratios) if self.ratios else None
 
     def describe(self) -> str:
-        """One or two lines of text."""
+        """Formats the result as text, two lines."""
         if not self.ratios:
             return f"{self.name}: {self.ours:,.4g} {self.unit}\n  {self.remark}"
         rounds = ", ".join(f"{ratio:.3g}" for ratio in self.ratios)
@@ -48,24 +50,34 @@ class Result:
 
 
 class Elsewhere:
-    """A function that is made, and then called, in a process of its own: no side's memory or threads touch another's.
+    """A function that runs in a process of its own, so that memory and threads of other functions do not affect it."""
 
-    make: of a module, called with the arguments; what they are and what the function returns can be pickled.
-    """
+    def __init__(self, make: Callable[..., Callable[[], object]], *arguments: Any) -> None:
+        """Starts the process.
 
-    def __init__(self, make: Callable[..., Callable[[], object]], *arguments):
+        Args:
+          make: a top-level function that returns the function to run; called in the process.
+          *arguments: of `make`.  They, and what the function returns, must be picklable.
+        """
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         context.Process(target=_serve, args=(there, make, arguments), daemon=True).start()
         there.close()
 
     def __call__(self) -> object:
-        """Raises EOFError where the process has ended; it has said why."""
+        """Runs the function in the process.
+
+        Returns:
+          What the function returns.
+
+        Raises:
+          EOFError: the process has ended; its error message is on stderr.
+        """
         self._here.send(None)
         return self._here.recv()
 
 
-def _serve(connection, make, arguments):
+def _serve(connection: Connection, make: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> None:
     keep_freed_memory()
     function = make(*arguments)
     with contextlib.suppress(EOFError):  # the measuring process has ended
@@ -76,16 +88,29 @@ def _serve(connection, make, arguments):
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """A function to time, and how much work one call of it does."""
+    """One side of a comparison."""
 
-    run: Callable[[], object]
-    work: float
+    run: Callable[[], object]  # the function to time
+    work: float  # how much one call does, such as its number of images
 
 
 def compare(
     name: str, unit: str, ours: Side, peers: dict[str, Side], remark: str, *, rounds: int = ROUNDS, warm: bool = True
 ) -> list[Result]:
-    """Times ours and every peer in turns, `rounds` times, after one call each to warm up; a Result for each peer."""
+    """Times our function and every peer's in alternating rounds.
+
+    Args:
+      name: of the comparison.
+      unit: of the speeds, such as "images/s".
+      ours: our side.
+      peers: the other sides by their names.
+      remark: of the results.
+      rounds: how often each side is called.
+      warm: whether each side is called once before the rounds.
+
+    Returns:
+      One result for each peer.
+    """
     sides = [ours, *peers.values()]
     if warm:
         for side in sides:
@@ -107,14 +132,14 @@ def compare(
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """The wall time of one call, in seconds."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def machine() -> dict[str, str]:
-    """The processor and the versions that the figures belong to."""
+    """The processor, and the versions of Python and of the packages."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     wide = any("avx512f" in line for line in lines)
@@ -123,7 +148,7 @@ def machine() -> dict[str, str]:
     return {"processor": processor, "cores": str(os.cpu_count()), "python": platform.python_version()} | versions
 
 
-def _version(name):
+def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

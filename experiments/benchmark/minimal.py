@@ -1,4 +1,4 @@
-"""A minimal torch model of the same architecture, as a careful torch user would write it, and its training step."""
+"""A minimal Image GPT in torch, as a careful torch user would write it, and its training step."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,18 @@ from igpt_jax.config import ModelConfig
 
 
 class MinimalImageGPT(torch.nn.Module):
-    """The architecture and nothing else: RMS norms, quick GELU, `scaled_dot_product_attention`, no biases.
+    """Image GPT with RMS norms, quick GELU and `scaled_dot_product_attention`, without biases."""
 
-    weights: by the names of transformers' ImageGPT, which are copied.  dtype: of activations and products.
-    """
+    def __init__(
+        self, config: ModelConfig, weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Copies the weights.
 
-    def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32):
+        Args:
+          config: the shape.
+          weights: by the names of transformers' ImageGPT.
+          dtype: of activations and matmuls.
+        """
         super().__init__()
         self.config, self.dtype = config, dtype
         self.weights = torch.nn.ParameterDict(
@@ -22,7 +28,7 @@ class MinimalImageGPT(torch.nn.Module):
         )
 
     def forward(self, previous_bt: torch.Tensor) -> torch.Tensor:
-        """Logits (b, t, v), from each position's token before it."""
+        """Computes logits (b, t, v) from (b, t), the token before each position."""
         h_btd = self._embed(previous_bt, slice(0, previous_bt.shape[1]))
         for layer in range(self.config.layers):
             h_btd = self._block(layer, h_btd, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True))
@@ -30,7 +36,7 @@ class MinimalImageGPT(torch.nn.Module):
 
     @torch.no_grad()
     def draw(self, images: int, positions: int) -> torch.Tensor:
-        """Draws the first positions of images, (b, t), one position at a time with a cache of keys and values."""
+        """Samples the first positions of images, (images, positions), one at a time with a cache of keys and values."""
         c, device = self.config, self.weights["lm_head/weight"].device
         shape = (c.layers, images, c.heads, positions, c.head_dim)
         keys, values = (torch.empty(shape, dtype=self.dtype, device=device) for _ in range(2))
@@ -38,7 +44,9 @@ class MinimalImageGPT(torch.nn.Module):
         drawn = []
         for position in range(positions):
 
-            def attend(q, k, v, layer, position=position):
+            def attend(
+                q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int, position: int = position
+            ) -> torch.Tensor:
                 keys[layer, :, :, position : position + 1] = k
                 values[layer, :, :, position : position + 1] = v
                 seen = slice(0, position + 1)
@@ -75,7 +83,7 @@ class MinimalImageGPT(torch.nn.Module):
 
 
 def random_weights(config: ModelConfig, device: str) -> dict[str, torch.Tensor]:
-    """Matrices from N(0, 0.02) and gains of 1, float32, by the names of transformers' ImageGPT."""
+    """Initializes weights: matrices from N(0, 0.02), gains of 1; float32, by the names of transformers' ImageGPT."""
     d, v = config.width, config.vocabulary
     shapes = {"transformer.wte.weight": (v + 1, d), "transformer.wpe.weight": (config.context, d)}
     for layer in range(config.layers):
@@ -100,9 +108,17 @@ def random_weights(config: ModelConfig, device: str) -> dict[str, torch.Tensor]:
 def trainer(
     model: torch.nn.Module, tokens_bt: torch.Tensor, sos: int, learning_rate: float, *, fused: bool = False
 ) -> Callable[[], float]:
-    """A function that takes an Adam step on the tokens, after `sos`, and returns the loss before it, nats per token.
+    """Makes a function that takes one training step with Adam.
 
-    fused: whether Adam runs as one kernel.
+    Args:
+      model: from the tokens before each position, (b, t), to logits (b, t, v) or an object with such `logits`.
+      tokens_bt: the batch of every step, (b, t) integers.
+      sos: the start token.
+      learning_rate: of Adam.
+      fused: whether Adam runs as one kernel.
+
+    Returns:
+      A function that takes a step and returns the loss before it, in nats per token.
     """
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)

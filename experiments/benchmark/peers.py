@@ -1,4 +1,4 @@
-"""Transformers' ImageGPT of our configs."""
+"""transformers' ImageGPT, with the shape of a config of this package."""
 
 import pathlib
 
@@ -9,7 +9,12 @@ from igpt_jax.config import ModelConfig
 
 
 def image_gpt(config: ModelConfig, std: float = 0.02) -> transformers.ImageGPTForCausalImageModeling:
-    """transformers' model of a config, without dropout, its matrices drawn anew; its biases are zero and stay so."""
+    """Builds transformers' model without dropout, with new random matrices and with biases that stay zero.
+
+    Args:
+      config: the shape.
+      std: standard deviation of the matrices of the blocks; embeddings and head have ten times that.
+    """
     torch.manual_seed(0)
     peer = transformers.ImageGPTForCausalImageModeling(
         transformers.ImageGPTConfig(
@@ -30,6 +35,6 @@ def image_gpt(config: ModelConfig, std: float = 0.02) -> transformers.ImageGPTFo
 
 
 def save(peer: transformers.PreTrainedModel, directory: str | pathlib.Path) -> None:
-    """Writes the weights where `ig.load` reads them, without a word."""
+    """Writes the model to a directory that `ig.load` reads, without a progress bar."""
     transformers.utils.logging.disable_progress_bar()
     peer.save_pretrained(directory)

@@ -1,6 +1,7 @@
-"""All probes of a network beside scikit-learn's, layer by layer and strength by strength."""
+"""Measures the probes of all layers of a network, beside scikit-learn's logistic regression."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -12,17 +13,20 @@ LAYERS, IMAGES, WIDTH, CLASSES, L2 = 25, 10_000, 512, 10, (1e-4, 1e-3, 1e-2)
 
 
 def probe() -> list[Result]:
-    """25 layers of 10,000 x 512 features, 10 classes, three strengths: one round, since the peer takes minutes."""
-    features_lbd, labels_b = synthetic_features()
-    reached = {}
+    """Fits probes to 25 layers of 10,000 x 512 features, 10 classes, three L2 strengths.
 
-    def ours():
+    It is one round without warm-up, since the peer takes minutes.
+    """
+    features_lbd, labels_b = synthetic_features()
+    reached: dict[str, Any] = {}
+
+    def ours() -> None:
         reached["ours"] = fit_probes(features_lbd, labels_b, CLASSES, L2).losses_ls
 
-    def theirs():
+    def theirs() -> None:
         reached["theirs"] = [[_solve(features_bd, labels_b, l2) for l2 in L2] for features_bd in features_lbd]
 
-    fit_probes(features_lbd[:1], labels_b, CLASSES, L2)  # compiles
+    fit_probes(features_lbd[:1], labels_b, CLASSES, L2)  # compiles the solver
     name = f"probe, {LAYERS} layers of {IMAGES:,} x {WIDTH}, {CLASSES} classes, {len(L2)} strengths"
     sides = {"scikit-learn's LogisticRegression, lbfgs": Side(theirs, LAYERS * len(L2))}
     (result,) = compare(name, "probes/s", Side(ours, LAYERS * len(L2)), sides, "", rounds=1, warm=False)
@@ -36,7 +40,10 @@ def probe() -> list[Result]:
 
 
 def synthetic_features() -> tuple[np.ndarray, np.ndarray]:
-    """Standardized features whose spectrum falls as a network's does, and which tell something about the classes."""
+    """Standardized features, (LAYERS, IMAGES, WIDTH) float32, and labels, (IMAGES,) int32.
+
+    Their spectrum falls as that of a network's features does, and they tell something about the labels.
+    """
     rng = np.random.default_rng(0)
     labels_b = rng.integers(0, CLASSES, IMAGES).astype(np.int32)
     layers = []
@@ -48,12 +55,12 @@ def synthetic_features() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(layers).astype(np.float32), labels_b
 
 
-def _solve(features_bd, labels_b, l2):
+def _solve(features_bd: np.ndarray, labels_b: np.ndarray, l2: float) -> LogisticRegression:
     return LogisticRegression(C=1 / (l2 * len(labels_b)), max_iter=1000, tol=1e-4).fit(features_bd, labels_b)
 
 
-def _objective(solved, features_bd, labels_b, l2):
-    """Mean cross-entropy in nats and the penalty, in float64."""
+def _objective(solved: LogisticRegression, features_bd: np.ndarray, labels_b: np.ndarray, l2: float) -> float:
+    """The mean cross-entropy in nats plus the L2 penalty, in float64."""
     logits_bc = features_bd.astype(np.float64) @ solved.coef_.T + solved.intercept_
     top_b = logits_bc.max(axis=1)
     right_b = logits_bc[np.arange(len(labels_b)), labels_b]

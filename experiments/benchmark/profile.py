@@ -1,4 +1,4 @@
-"""Where our own time goes: the operations of one traced call by kind, and the least time that its arithmetic needs."""
+"""Shows where our own time goes: the kinds of operations in a traced call, and the least time of its matmuls."""
 
 import dataclasses
 import pathlib
@@ -12,6 +12,7 @@ from experiments.benchmark.measure import SECONDS, Result, seconds
 from experiments.benchmark.ours import SMALL, S, drawing, training_step
 from experiments.benchmark.probe import CLASSES, L2, synthetic_features
 from experiments.kernels import busy_shares
+from igpt_jax.config import ModelConfig
 from igpt_jax.evaluate.logistic_regression import fit_probes
 from igpt_jax.model.flops import executed_flops
 from igpt_jax.report.curves import plot_shares
@@ -21,14 +22,14 @@ PICTURE = pathlib.Path(__file__).parents[1] / "results" / "profile.png"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A call to trace; the floating-point operations of its matrix products, where they bound it."""
+    """A function to trace."""
 
     run: Callable[[], object]
-    flops: float = 0.0
+    flops: float = 0.0  # of its matmuls, if they bound its time
 
 
 def profile() -> list[Result]:
-    """Every kind's share of the time that the threads were busy, and a picture of them."""
+    """Measures each kind's share of the time in which threads were busy, and plots the shares."""
     shares, results = {}, []
     for name, case in _cases():
         case.run()
@@ -54,20 +55,20 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "25 probes of 10,000 x 512, three strengths", Case(_probing())
 
 
-def _training(config, images):
+def _training(config: ModelConfig, images: int) -> Case:
     step, _ = training_step(config, np.zeros((images, config.context), np.int32))
     return Case(step, executed_flops(config, images))
 
 
-def _probing():
+def _probing() -> Callable[[], object]:
     features_lbd, labels_b = synthetic_features()
     return lambda: fit_probes(features_lbd, labels_b, CLASSES, L2)
 
 
 def _product_speed() -> float:
-    """FLOP/s of the fastest of a few float32 products, (n, k) x (k, m), of the sizes that the networks have."""
+    """FLOP/s of the fastest of a few float32 matmuls, (n, k) x (k, m), of sizes that the networks have."""
 
-    def speed(n, k, m):
+    def speed(n: int, k: int, m: int) -> float:
         a_nk, b_km, product = jnp.ones((n, k)), jnp.ones((k, m)), jax.jit(jnp.matmul)
         product(a_nk, b_km).block_until_ready()
         return 2 * n * k * m / min(seconds(lambda: product(a_nk, b_km).block_until_ready()) for _ in range(20))

@@ -1,12 +1,15 @@
-"""Drawing whole images beside transformers' cached `generate`: the same weights and, greedily, the same tokens."""
+"""Measures sampling of whole images beside transformers' cached `generate`, with the same weights."""
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+import transformers
+from jax.sharding import Mesh
 
 import igpt_jax as ig
 from experiments.benchmark.measure import Result, Side, compare, seconds
@@ -15,14 +18,19 @@ from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import SEGMENT, Sampler
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.types import Params
 
 CONFIG = ModelConfig(layers=4, width=256, heads=4)
 PEER = "transformers' generate, cached"
 
 
 def sample() -> list[Result]:
-    """Batches of 8 and 32, 1,024 tokens, float32; beside them bfloat16, half an image, and what memory would allow."""
-    peer = image_gpt(CONFIG, std=0.05).eval()  # wide enough that no two colors tie
+    """Samples batches of 8 and 32 images of 1,024 tokens greedily, in float32.
+
+    The results also have our speed in bfloat16, and the remarks the bound that memory bandwidth sets and the time of
+    half an image.
+    """
+    peer = image_gpt(CONFIG, std=0.05).eval()  # large enough that no two colors have almost equal logits
     with tempfile.TemporaryDirectory() as directory:
         save(peer, directory)
         mesh = make_mesh(ParallelConfig())
@@ -30,17 +38,19 @@ def sample() -> list[Result]:
     return [result for batch in (8, 32) for result in _sample(model, params, mesh, peer, batch)]
 
 
-def _sample(model, params, mesh, peer, batch):
+def _sample(
+    model: ig.ImageGPT, params: Params, mesh: Mesh, peer: transformers.ImageGPTForCausalImageModeling, batch: int
+) -> list[Result]:
     context, name = CONFIG.context, f"sample, batch {batch}, 1,024 tokens"
     start = torch.full((batch, 1), CONFIG.vocabulary)
     drawn = {}
 
-    def theirs():
+    def theirs() -> None:
         with torch.no_grad():
-            found = peer.generate(start, max_length=context + 1, do_sample=False, use_cache=True)
-        drawn["theirs"] = found[:, 1:].numpy()
+            tokens = peer.generate(start, max_length=context + 1, do_sample=False, use_cache=True)
+        drawn["theirs"] = tokens[:, 1:].numpy()
 
-    def ours(model=model, given=0):
+    def ours(model: ig.ImageGPT = model, given: int = 0) -> None:
         given_bt = np.zeros((1, given), np.int32)
         greedy = Sampler(temperature=0)
         drawn["ours"] = complete(model, params, given_bt, n=batch, seed=0, mesh=mesh, sampler=greedy).tokens[0]
@@ -63,13 +73,14 @@ def _sample(model, params, mesh, peer, batch):
     ]
 
 
-def _best(function):
+def _best(function: Callable[[], object]) -> float:
+    """The shorter time of two calls, after one to warm up."""
     function()
     return min(seconds(function) for _ in range(2))
 
 
-def _bytes_read(batch):
-    """Of weights in every step, and of the cache as far as it has grown, float32."""
+def _bytes_read(batch: int) -> int:
+    """Bytes of float32 that sampling reads: the weights in every step, and the cache as far as it has grown."""
     c = CONFIG
     lengths = sum(min(c.context, (position // SEGMENT + 1) * SEGMENT) for position in range(c.context))
     cache = batch * c.layers * 2 * c.width * lengths
@@ -77,7 +88,7 @@ def _bytes_read(batch):
     return 4 * (cache + weights)
 
 
-def _bandwidth():
-    """Bytes a second that a sum over 512 MiB reads, on all cores."""
+def _bandwidth() -> float:
+    """Bytes per second that a sum over 512 MiB reads, on all cores."""
     array, total = jnp.ones(2**27), jax.jit(jnp.sum)
     return array.nbytes / _best(lambda: total(array).block_until_ready())

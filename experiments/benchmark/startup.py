@@ -1,4 +1,4 @@
-"""How long people wait before anything happens."""
+"""Measures how long it takes until something happens: --help, import, and the first training step."""
 
 import pathlib
 import statistics
@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def startup() -> list[Result]:
-    """Seconds of `--help`, of `import igpt_jax`, and from the digits' command to its first training step."""
+    """Times `--help`, `import igpt_jax`, and the training command of the digits up to its first step."""
     python = [sys.executable]
     return [
         _timed("startup: python -m igpt_jax --help", [*python, "-m", "igpt_jax", "--help"]),
@@ -22,13 +22,13 @@ def startup() -> list[Result]:
     ]
 
 
-def _timed(name, command):
-    found = [seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True)) for _ in range(4)]
-    return Result(name, SECONDS, statistics.median(found[1:]), remark="median of three, files cached")
+def _timed(name: str, command: list[str]) -> Result:
+    times = [seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True)) for _ in range(4)]
+    return Result(name, SECONDS, statistics.median(times[1:]), remark="median of three, files cached")
 
 
-def _first_step():
-    """With the palette's fit, compilation and the first batch; the run is ended after its first line of metrics."""
+def _first_step() -> Result:
+    """Includes the fit of the palette, compilation and the first batch.  Kills the run after its first metrics."""
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory) / "digits"
         command = [sys.executable, "-m", "igpt_jax", "train", "--config=experiments/digits.py", "--config.log_every=1"]
@@ -37,6 +37,6 @@ def _first_step():
             metrics = workdir / "metrics.jsonl"
             while process.poll() is None and not (metrics.exists() and metrics.read_text().endswith("\n")):
                 time.sleep(0.02)
-            found = time.perf_counter() - start
+            elapsed = time.perf_counter() - start
             process.kill()
-    return Result("startup: digits to first step", SECONDS, found, remark="with data and compilation")
+    return Result("startup: digits to first step", SECONDS, elapsed, remark="with data and compilation")

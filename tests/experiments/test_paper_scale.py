@@ -34,7 +34,7 @@ def config_of(run, directory):
 def configs(tmp_path_factory):
     """By name: the config of every run of all tables, each made beside the workdirs of those it needs."""
     directory, found = tmp_path_factory.mktemp("runs"), {}
-    wanted = [row.run for module in table_modules("all").values() for row in module.rows("paper") if row.run]
+    wanted = [row.job for module in table_modules("all").values() for row in module.rows("paper") if row.job]
     for run in in_order(wanted):
         found[run.name] = run, config_of(run, directory)
         workdir = work_directory(run, directory, 0)

@@ -25,7 +25,7 @@ def rows_of(table, scale):
 
 
 def runs_of(scale, *tables):
-    return in_order(row.run for table in tables for row in rows_of(table, scale) if row.run)
+    return in_order(row.job for table in tables for row in rows_of(table, scale) if row.job)
 
 
 @pytest.mark.parametrize("scale", ["paper", "miniature"])
@@ -88,7 +88,7 @@ def test_what_nobody_can_rerun_says_so():
     for table in ("table2", "table5"):
         found = [row for row in rows_of(table, "paper") if row.name == "iGPT-XL"]
         assert found
-        assert all(row.run is None and "private" in row.remark for row in found)
+        assert all(row.job is None and "private" in row.remark for row in found)
     assert any("suspicious" in row.remark and row.paper == 0.01 for row in rows_of("table5", "paper"))
 
 
@@ -210,7 +210,7 @@ def test_the_missing_commands_are_listed(tmp_path, capsys):
 
 def test_a_row_that_nobody_ran_has_no_number(tmp_path):
     run = Job("absent", "train", "x.py", ())
-    found = measure(Row("iGPT-L", "x", 96.3, run=run, read=lambda result: 1.0), tmp_path, (0, 1))
+    found = measure(Row("iGPT-L", "x", 96.3, job=run, read=lambda result: 1.0), tmp_path, (0, 1))
     assert (found["values"], found["run"]) == ({}, "absent")
     assert "mean" not in found
 
