@@ -80,7 +80,12 @@ def main(argv: list[str]) -> int:
                 processes = importlib.import_module("igpt_jax.parallel.processes")
                 stack.enter_context(processes.joined(options.distributed))
             check_jax()
-            command(config, workdir, options)
+            if "config" not in options:
+                command(options)
+            elif name == "plan":
+                command(config, options)
+            else:
+                command(config, workdir, options)
     except Preempted as notice:
         print(f"igpt_jax {name}: {notice}", file=sys.stderr)
     except (InputError, OSError) as error:

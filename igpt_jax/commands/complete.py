@@ -19,9 +19,8 @@ from igpt_jax.report.sheets import plot_completions, plot_passes, save_drawing
 SHOWN = 6  # images in the sheet, and test images completed if no others are given
 
 
-def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
+def main(options: flags.FlagValues) -> None:
     """Writes the completions as PNGs of the model's own size, a sheet for looking at, and completions.npz."""
-    del config, workdir
     if options.n < 1:
         raise InputError(f"--n={options.n} must be at least 1")
     out, window = output_directory(options, "completions"), read_window(options)

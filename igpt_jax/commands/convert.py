@@ -7,9 +7,8 @@ from igpt_jax.model.image_gpt import count_parameters
 from igpt_jax.weights.convert import convert
 
 
-def main(config: None, workdir: None, options: flags.FlagValues) -> None:
+def main(options: flags.FlagValues) -> None:
     """Writes the weights of --input to the new directory --output, in the format --to."""
-    del config, workdir
     for name in ("input", "output", "to"):
         if not options[name].value:
             raise InputError(f"--{name} is missing; convert needs --input=PATH --output=DIR --to=FORMAT")

@@ -18,9 +18,8 @@ from igpt_jax.report.sheets import plot_palette
 _SHOWN = 12  # training images
 
 
-def main(config: None, workdir: None, options: flags.FlagValues) -> None:
+def main(options: flags.FlagValues) -> None:
     """Writes --out (.npy) and, beside it, a picture of the colors and of images before and after them (.png)."""
-    del config, workdir
     if not 2 <= options.size <= 65536:
         raise InputError(f"--size={options.size} must lie in 2 to 65536")
     for name in ("pixels", "iterations", "resolution"):

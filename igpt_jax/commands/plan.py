@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import pathlib
 import sys
 import time
 from typing import Any
@@ -40,9 +39,8 @@ from igpt_jax.train.state import abstract_params, abstract_state
 PROGRAMS = ("train", "features", "sample")
 
 
-def main(config: RunConfig, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
+def main(config: RunConfig, options: flags.FlagValues) -> None:
     """Prints the plan, for people or as JSON; nothing is written, and no data are read."""
-    del workdir
     if options.what not in PROGRAMS:
         raise InputError(f"--what={options.what} is not a program; choose one of {', '.join(PROGRAMS)}")
     if importlib.util.find_spec("libtpu") is None:

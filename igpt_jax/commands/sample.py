@@ -1,7 +1,5 @@
 """Draws new images."""
 
-import pathlib
-
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -17,9 +15,8 @@ from igpt_jax.report.sheets import plot_passes, save_drawing, save_samples
 SHOWN = 12  # images in passes.png
 
 
-def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
+def main(options: flags.FlagValues) -> None:
     """Writes n PNGs of the model's own size, a grid for looking at, and samples.npz with the tokens."""
-    del config, workdir
     if options.n < 1:
         raise InputError(f"--n={options.n} must be at least 1")
     out, window = output_directory(options, "samples"), read_window(options)

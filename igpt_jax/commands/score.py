@@ -1,7 +1,6 @@
 """Scores images: how likely a model finds them, and which pixels surprise it."""
 
 import json
-import pathlib
 
 import numpy as np
 from absl import flags
@@ -15,9 +14,8 @@ from igpt_jax.report.sheets import plot_surprise
 SHOWN = 24  # images in the picture, and test images scored if no others are given
 
 
-def main(config: None, workdir: pathlib.Path | None, options: flags.FlagValues) -> None:
+def main(options: flags.FlagValues) -> None:
     """Prints the nats per token of every image; writes scores.json, nats.npz and surprise.png."""
-    del config, workdir
     out = output_directory(options, "scores")
     loaded = load_model(options)
     names, tokens_bt = load_tokens(options, loaded, SHOWN)

@@ -20,9 +20,8 @@ from igpt_jax.types import HostBatch
 _BATCH = 256  # images
 
 
-def main(config: None, workdir: None, options: flags.FlagValues) -> None:
+def main(options: flags.FlagValues) -> None:
     """Fills --out with the shards of every split that the source has, the palette and a manifest."""
-    del config, workdir
     for name in ("palette", "out"):
         if not options[name].value:
             raise InputError(f"--{name}=PATH is missing")
