@@ -89,7 +89,7 @@ def diagnose(encoded: bytes, max_pixels: int) -> str:
     """Explains why an image cannot be decoded, as the end of an error message."""
     try:
         height, width = size(tf.constant(encoded)).numpy()
-    except (tf.errors.OpError, OSError, Image.DecompressionBombError):
+    except (tf.errors.OpError, UnicodeDecodeError, OSError, Image.DecompressionBombError):
         height = width = 0
     if not (height and width):
         return "it is not a whole JPEG, PNG or WebP" if encoded else "it cannot be read"

@@ -50,6 +50,9 @@ class Checkpoints:
         Args:
           workdir: of the run.
           keep: which checkpoints are kept when a new one is complete.  Without it, they are opened for reading only.
+
+        Raises:
+          InputError: orbax's metadata of a checkpoint are damaged.
         """
         self._directory = workdir.absolute() / "checkpoints"
         self._manager: Any = None  # orbax's, or None where there is nothing to read
@@ -59,7 +62,14 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(create=False)
         else:
             return
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        except (TypeError, ValueError) as error:  # orbax reads the metadata of every checkpoint
+            metadata = self._directory / "*" / "_CHECKPOINT_METADATA"
+            raise InputError(
+                f"the metadata of a checkpoint in {self._directory} are damaged: {error}; delete {metadata}, which no "
+                "checkpoint needs"
+            ) from error
 
     @property
     def steps(self) -> list[int]:

@@ -41,6 +41,18 @@ def test_a_run_whose_every_checkpoint_is_damaged_does_not_start_over(tmp_path):
         train(tmp_path)
 
 
+@pytest.mark.parametrize("value", [{"metrics": 3}, {"commit_timestamp_nsecs": "now"}])
+def test_damaged_metadata_of_a_checkpoint_are_named_and_can_be_deleted(value, tmp_path):
+    state = train(tmp_path, config=with_options(keep_checkpoints=1))
+    path = tmp_path / "checkpoints" / "6" / "_CHECKPOINT_METADATA"
+    path.write_text(json.dumps(json.loads(path.read_text()) | value))
+    with pytest.raises(ig.InputError, match=r"metadata of a checkpoint .* damaged: .* delete .*_CHECKPOINT_METADATA"):
+        ig.load(tmp_path)
+    path.unlink()
+    _, params, _ = ig.load(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
 def test_an_older_format_gives_its_parameters_and_a_newer_one_is_refused(tmp_path):
     state = train(tmp_path, config=with_options(keep_checkpoints=1))
     path = tmp_path / "checkpoints" / "6" / "about" / "metadata"
