@@ -13,6 +13,7 @@ _REDUCTION = 3.0  # resampling must still shrink the image by this factor after 
 _MARGIN = 2  # pixels around the box, since libjpeg interpolates chroma less exactly at the edge of what it decodes
 _HEAD = 4096  # bytes at the start of a file that are searched for a sign of EXIF data
 _ORIENTATION = 0x0112  # the EXIF tag
+_PNG_HEADER = 24  # bytes of a PNG file up to the end of its size
 
 _Encoded = Any  # the bytes of a file as tf.numpy_function passes them: bytes in a graph, an array in eager mode
 
@@ -89,7 +90,7 @@ def diagnose(encoded: bytes, max_pixels: int) -> str:
     """Explains why an image cannot be decoded, as the end of an error message."""
     try:
         height, width = size(tf.constant(encoded)).numpy()
-    except (tf.errors.OpError, UnicodeDecodeError, OSError, Image.DecompressionBombError):
+    except (tf.errors.OpError, OSError, Image.DecompressionBombError):
         height = width = 0
     if not (height and width):
         return "it is not a whole JPEG, PNG or WebP" if encoded else "it cannot be read"
@@ -103,7 +104,8 @@ def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _is_png(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+    whole = tf.strings.length(encoded) >= _PNG_HEADER  # TensorFlow quotes a shorter file in an error that is no UTF-8
+    return whole & (tf.strings.substr(encoded, 0, 4) == b"\x89PNG")
 
 
 def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:

@@ -75,8 +75,7 @@ def open_images(path: pathlib.Path, resolution: int) -> FileSource:
     else:
         raise InputError(f"there is no file {path}; name an image or a folder of images")
     for image in paths:
-        # Damaged files are reported when they are decoded.
-        with contextlib.suppress(tf.errors.OpError, UnicodeDecodeError, OSError):
+        with contextlib.suppress(tf.errors.OpError, OSError):  # damaged files are reported when they are decoded
             height, width = size(tf.io.read_file(image)).numpy()
             if 0 < min(height, width) < resolution:
                 raise InputError(f"{image} has {width}x{height} pixels; the model sees {resolution} a side; enlarge it")

@@ -90,7 +90,7 @@ def _decodable(
         for batch in fast:
             yield batch
             start += len(batch["index"])
-    except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow's message may hold bytes of the image
+    except tf.errors.OpError:
         careful = stream(start, _CANDIDATES if max_skipped else 1)
     else:
         return

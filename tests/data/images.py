@@ -50,7 +50,7 @@ BROKEN = {
     "truncated.png": GOOD["alpha.png"][:-300],
     "truncated.webp": GOOD["lossy.webp"][:-300],
     "header.jpg": GOOD["photo.jpg"][:30],
-    "header.png": GOOD["alpha.png"][:10],  # TensorFlow quotes its bytes in the message, which is no UTF-8 then
+    "header.png": GOOD["alpha.png"][:10],
     "empty.jpg": b"",
     "text.png": b"This is no image.",
     "bitmap.jpg": encode(PHOTO, "BMP"),
