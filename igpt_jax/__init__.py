@@ -9,12 +9,24 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "load_images": "igpt_jax.api",
+    "fit_palette": "igpt_jax.api",
+    "pretrain": "igpt_jax.api",
+    "sample": "igpt_jax.api",
+    "complete": "igpt_jax.api",
+    "likelihood": "igpt_jax.api",
+    "features": "igpt_jax.api",
+    "probe": "igpt_jax.api",
+    "save": "igpt_jax.api",
+    "load": "igpt_jax.weights.load",
+    "convert": "igpt_jax.weights.convert",
+    "Pretrained": "igpt_jax.weights.load",
+    "Palette": "igpt_jax.data.palette",
     "ImageGPT": "igpt_jax.model.image_gpt",
     "ModelConfig": "igpt_jax.config",
+    "ProbeConfig": "igpt_jax.config",
     "SIZES": "igpt_jax.config",
-    "Palette": "igpt_jax.data.palette",
     "InputError": "igpt_jax.errors",
-    "load": "igpt_jax.weights.load",
 }
 __all__ = list(_HOME)
 

@@ -153,10 +153,15 @@ def _leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command line of this process and ends it: `igpt_jax COMMAND` and `python -m igpt_jax COMMAND`."""
     keep_freed_memory()
     quiet_libtpu()
     hide_late_writes()
     if sys.argv[1:2] in (["sample"], ["complete"]):
         two_devices()
     _leave(main(sys.argv))
+
+
+if __name__ == "__main__":
+    run()

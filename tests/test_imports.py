@@ -35,6 +35,7 @@ ORDER = [
     "quality",
     "report",
     "commands",
+    "api",
     "__main__",
 ]
 WITHOUT_TENSORFLOW = {

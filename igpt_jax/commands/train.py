@@ -38,7 +38,8 @@ def main(config: RunConfig, workdir: pathlib.Path, options: flags.FlagValues) ->
             return
         with run.hold_workdir():
             try:
-                params = _train(run, start, preemption, _profilers(workdir) if options.profile else ())
+                step, params = train(run, preemption, _profilers(workdir) if options.profile else ())
+                evaluate(run, params, step, start, probed=is_probed(run))
             except Preempted as notice:
                 raise Preempted(f"{notice}; {_standing(workdir)}; run the same command again to go on") from None
             if options.report:
@@ -58,7 +59,15 @@ def _say_warmup(run: Run) -> None:
         )
 
 
-def _train(run: Run, start: float, preemption: Preemption, hooks: Sequence[Callable[[int], object]]) -> Params:
+def train(
+    run: Run, preemption: Preemption | None = None, hooks: Sequence[Callable[[int], object]] = ()
+) -> tuple[int, Params]:
+    """Trains the model of a run, or resumes; see `fit`.
+
+    Returns:
+      The step that the run results in, which is the best one if `config.keep_best` asks for it, and its parameters.
+    """
+
     def measure(params: Params) -> dict[str, float]:
         nats = mean_nats(run.model, params, run.test_examples(), run.mesh)
         scalars = {f"{run.config.evaluate.split}/nats_per_token": nats}
@@ -85,8 +94,7 @@ def _train(run: Run, start: float, preemption: Preemption, hooks: Sequence[Calla
         last, (step, params) = step, restore(run)
         if is_primary_process():
             print(f"{run.config.keep_best} was best after step {step} of {last}")
-    evaluate(run, params, step, start, probed=is_probed(run))
-    return params
+    return step, params
 
 
 def _replay(run: Run, step: int) -> None:

@@ -1,6 +1,7 @@
 """Opens sources of images by name, with the splits of the paper."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -54,8 +55,9 @@ def load_source(config: DataConfig, split: str) -> Source:
         return open_photographs(split, fold_validation=config.fold_validation)
     if kind == "blended_digits":
         digits = load_source(dataclasses.replace(config, name="digits"), split)
-        assert isinstance(digits, MemorySource)  # 8x8 images fit in memory
-        return BlendedSource(digits, open_photographs(split, fold_validation=config.fold_validation))
+        return BlendedSource(
+            typing.cast(MemorySource, digits), open_photographs(split, fold_validation=config.fold_validation)
+        )
     if kind == "emoji":
         both = "train+validation" if split == "train" and config.fold_validation else split
         return open_split(prepare(config.name, config.directory, describe_emoji(config.emoji)), both)

@@ -33,12 +33,25 @@ def convert(
     Raises:
       InputError: the output exists, the input cannot be read, or the format cannot represent the model.
     """
-    output = pathlib.Path(output)
-    if to not in FORMATS:
-        raise InputError(f"there is no format {to!r}; choose one of {', '.join(FORMATS)}")
-    if output.exists():
-        raise InputError(f"{output} exists; name a new directory")
+    check_output(output, to)  # before anything is read
     weights = open_weights(input, palette)
+    write_weights(weights, output, to)
+    return weights
+
+
+def write_weights(weights: Weights, output: str | os.PathLike, to: str) -> None:
+    """Writes a model to a new directory, which after an error does not exist.
+
+    Args:
+      weights: the model.
+      output: as in `convert`.
+      to: as in `convert`.
+
+    Raises:
+      InputError: the output exists, or the format is unknown or cannot represent the model.
+    """
+    output = pathlib.Path(output)
+    check_output(output, to)
     partial = output.absolute().with_name(f".{output.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -46,4 +59,11 @@ def convert(
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return weights
+
+
+def check_output(output: str | os.PathLike, to: str) -> None:
+    """Raises InputError unless the format is known and nothing exists at the output."""
+    if to not in FORMATS:
+        raise InputError(f"there is no format {to!r}; choose one of {', '.join(FORMATS)}")
+    if pathlib.Path(output).exists():
+        raise InputError(f"{output} exists; name a new directory")

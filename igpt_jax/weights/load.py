@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from jax.sharding import Mesh
 
@@ -34,13 +34,21 @@ class MissingPalette:
         )
 
 
+class Pretrained(NamedTuple):
+    """A model that is ready to run: `model, params, palette = ig.load(path)`."""
+
+    model: ImageGPT
+    params: Params  # float32
+    palette: Palette | MissingPalette  # converts images to the model's tokens
+
+
 def load(
     path: str | os.PathLike,
     *,
     palette: Palette | str | os.PathLike | None = None,
     objective: str | None = None,
     mesh: Mesh | None = None,
-) -> tuple[ImageGPT, Params, Palette | MissingPalette]:
+) -> Pretrained:
     """Loads a model from a workdir, a Hugging Face directory or an OpenAI checkpoint.
 
     Args:
@@ -68,7 +76,7 @@ def load(
     check_model(weights.config, mesh)
     params = weights.place(mesh)
     check_finite(params, path)
-    return model, params, weights.palette or MissingPalette(pathlib.Path(path))
+    return Pretrained(model, params, weights.palette or MissingPalette(pathlib.Path(path)))
 
 
 def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:

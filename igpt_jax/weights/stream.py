@@ -65,6 +65,15 @@ class Weights:
         return jax.make_array_from_callback(like.shape, like.sharding, array.__getitem__)
 
 
+def params_reader(params: Params) -> Callable[[Part], np.ndarray]:
+    """Returns a `Weights.read` of parameters in memory."""
+    leaves = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
+        for keys, leaf in jax.tree.leaves_with_path(params)
+    }
+    return lambda part: leaves[part.path] if part.layer is None else leaves[part.path][part.layer]
+
+
 def check_finite(params: Params, path: object) -> None:
     """Checks that no parameter is NaN or infinite.
 

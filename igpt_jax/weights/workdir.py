@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from igpt_jax.train.state import abstract_params
 from igpt_jax.train.workdir_lock import write_config
 from igpt_jax.types import Params
 from igpt_jax.weights.layout import Part
-from igpt_jax.weights.stream import Weights
+from igpt_jax.weights.stream import Weights, params_reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +71,16 @@ def read(path: pathlib.Path) -> Weights:
             step, (config, palette) = checkpoints.result(lambda step: (step, checkpoints.about(step)))
 
     @functools.cache
-    def leaves() -> dict[str, np.ndarray]:
-        params = weights.place(_host())
-        return {
-            jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
-            for keys, leaf in jax.tree.leaves_with_path(params)
-        }
-
-    def read_parameter(part: Part) -> np.ndarray:
-        return leaves()[part.path] if part.layer is None else leaves()[part.path][part.layer]
+    def reader() -> Callable[[Part], np.ndarray]:
+        return params_reader(weights.place(_host()))
 
     weights = Restored(
-        config=config.model, read=read_parameter, palette=palette, step=step, directory=directory, chosen=chosen
+        config=config.model,
+        read=lambda part: reader()(part),
+        palette=palette,
+        step=step,
+        directory=directory,
+        chosen=chosen,
     )
     return weights
 
