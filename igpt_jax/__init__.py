@@ -18,6 +18,7 @@ _HOME = {
     "features": "igpt_jax.api",
     "probe": "igpt_jax.api",
     "save": "igpt_jax.api",
+    "export": "igpt_jax.api",
     "load": "igpt_jax.weights.load",
     "convert": "igpt_jax.weights.convert",
     "Pretrained": "igpt_jax.weights.load",

@@ -5,13 +5,18 @@ Every function takes a `Pretrained`, which `load` and `pretrain` return, and ima
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.export
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -29,11 +34,12 @@ from igpt_jax.evaluate import likelihood as likelihoods
 from igpt_jax.evaluate import probe as probes
 from igpt_jax.evaluate.features import image_features
 from igpt_jax.evaluate.forward import map_batches
-from igpt_jax.files import make_directory
+from igpt_jax.files import atomic_write, make_directory
 from igpt_jax.generate.complete import complete as continue_tokens
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import Sampler
-from igpt_jax.model.image_gpt import check_tokens
+from igpt_jax.generate.sample import sample as sample_tokens
+from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.workdir_lock import PALETTE
 from igpt_jax.weights.convert import write_weights
@@ -356,6 +362,49 @@ def save(pretrained: Pretrained, path: str | os.PathLike, *, to: str = "igpt") -
     palette = pretrained.palette if isinstance(pretrained.palette, Palette) else None
     read = params_reader(pretrained.params)
     write_weights(Weights(config=pretrained.model.config, read=read, palette=palette, step=0), path, to)
+
+
+def export(pretrained: Pretrained, path: str | os.PathLike, *, what: str = "features") -> None:
+    """Writes a program with its parameters as StableHLO, which runs on CPUs, GPUs and TPUs without this package.
+
+    In any process with JAX, `jax.export.deserialize(bytearray(open(path, "rb").read())).call(x)` runs it, for batches
+    of any size.
+
+    | what | x | returns |
+    |---|---|---|
+    | features | tokens (b, context) int32 | (layers + 1, b, width) float32, as `features` does |
+    | logits | tokens (b, context) int32 | (b, context, colors) float32; position t depends on earlier tokens only in an
+      autoregressive model |
+    | sample | seeds (b,) uint32 | tokens (b, context) int32, one image for each seed |
+
+    Args:
+      pretrained: a model.
+      path: the file to write, atomically.
+      what: the program: "features", "logits" or "sample".
+
+    Raises:
+      InputError: there is no such program, or the model cannot run it.
+    """
+    # Blockwise attention runs on every platform.
+    model = ImageGPT(dataclasses.replace(pretrained.model.config, attention="blockwise"))
+    variables, context = {"params": pretrained.params}, model.config.context
+
+    def sample_seeds(seeds_b: jax.Array) -> jax.Array:
+        rngs_b, nothing_bt = jax.vmap(jax.random.key)(seeds_b), jnp.zeros((seeds_b.shape[0], 0), jnp.int32)
+        return sample_tokens(model, pretrained.params, rngs_b, nothing_bt).tokens
+
+    programs: dict[str, Callable[[jax.Array], Any]] = {
+        "features": lambda tokens_bt: model.apply(variables, tokens_bt, method="features"),
+        "logits": lambda tokens_bt: model.apply(variables, tokens_bt),
+        "sample": sample_seeds,
+    }
+    if what not in programs:
+        raise InputError(f"there is no program {what!r}; choose one of {', '.join(programs)}")
+    (b,) = jax.export.symbolic_shape("b")
+    x = jax.ShapeDtypeStruct((b,), jnp.uint32) if what == "sample" else jax.ShapeDtypeStruct((b, context), jnp.int32)
+    exported = jax.export.export(jax.jit(programs[what]), platforms=("cpu", "cuda", "tpu"))(x)
+    with atomic_write(pathlib.Path(path)) as partial:
+        partial.write_bytes(exported.serialize())
 
 
 def _mesh() -> Mesh:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
+from igpt_jax.generate.sample import sample
 
 TINY = {
     "steps": 30,
@@ -110,6 +111,34 @@ def test_a_workdir_keeps_the_palette_that_is_given(tmp_path):
         ig.pretrain("digits", palette=light, **small)
 
 
+RUN_ELSEWHERE = """
+import sys
+import jax, jax.export, numpy as np
+program = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+np.save(sys.argv[3], np.asarray(program.call(np.load(sys.argv[2]))))
+assert not {"igpt_jax", "flax"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize("what", ["features", "logits", "sample"])
+def test_an_exported_program_computes_the_same_in_a_process_that_has_only_jax(pretrained, digits, tmp_path, what):
+    model, params, palette = pretrained
+    tokens = palette.encode(digits[0][:3])
+    seeds = np.arange(3, dtype=np.uint32)
+    expected = {
+        "features": lambda: ig.features(pretrained, digits[0][:3]),
+        "logits": lambda: model.apply({"params": params}, tokens),
+        "sample": lambda: (
+            sample(model, params, jax.vmap(jax.random.key)(seeds), np.zeros((3, 0), np.int32), window=1).tokens
+        ),
+    }[what]()
+    ig.export(pretrained, tmp_path / "program", what=what)
+    np.save(tmp_path / "x.npy", seeds if what == "sample" else tokens)
+    paths = [str(tmp_path / name) for name in ("program", "x.npy", "y.npy")]
+    subprocess.run([sys.executable, "-c", RUN_ELSEWHERE, *paths], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
+
+
 def _of(shape, dtype=np.uint8):
     return np.zeros(shape, dtype)
 
@@ -127,6 +156,7 @@ def _of(shape, dtype=np.uint8):
         (lambda model: ig.pretrain(_of((9, 6, 5, 3))), "squares"),
         (lambda model: ig.pretrain("digits", optimiser={"b1": 0.5}), "did you mean optimizer"),
         (lambda model: ig.save(model, "x", to="keras"), "no format"),
+        (lambda model: ig.export(model, "x", what="loss"), "no program"),
     ],
 )
 def test_bad_calls_are_refused_in_one_line(pretrained, call, message):
