@@ -370,12 +370,9 @@ def export(pretrained: Pretrained, path: str | os.PathLike, *, what: str = "feat
     In any process with JAX, `jax.export.deserialize(bytearray(open(path, "rb").read())).call(x)` runs it, for batches
     of any size.
 
-    | what | x | returns |
-    |---|---|---|
-    | features | tokens (b, context) int32 | (layers + 1, b, width) float32, as `features` does |
-    | logits | tokens (b, context) int32 | (b, context, colors) float32; position t depends on earlier tokens only in an
-      autoregressive model |
-    | sample | seeds (b,) uint32 | tokens (b, context) int32, one image for each seed |
+    "features" and "logits" take tokens (b, context) int32.  The first returns (layers + 1, b, width) float32, as the
+    function `features` does, and the second (b, context, colors) float32, the logits of each position.  "sample" takes
+    seeds (b,) uint32 and returns the tokens (b, context) int32 of one image for each seed.
 
     Args:
       pretrained: a model.
