@@ -6,8 +6,7 @@ Every function takes a `Pretrained`, which `load` and `pretrain` return, and ima
 
 import contextlib
 import dataclasses
-import hashlib
-import json
+import functools
 import os
 import pathlib
 import tempfile
@@ -24,16 +23,16 @@ from igpt_jax.commands.run import Run
 from igpt_jax.commands.train import train
 from igpt_jax.config import DataConfig, ParallelConfig, ProbeConfig, RunConfig
 from igpt_jax.data import kmeans
+from igpt_jax.data.array import write_array
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import originals
 from igpt_jax.data.sources import load_source
-from igpt_jax.data.token_files import MANIFEST, write_tokens
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate import likelihood as likelihoods
 from igpt_jax.evaluate import probe as probes
 from igpt_jax.evaluate.features import image_features
-from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.evaluate.forward import in_batches, map_batches
 from igpt_jax.files import atomic_write, make_directory
 from igpt_jax.generate.complete import complete as continue_tokens
 from igpt_jax.generate.infill import hidden_square, infill
@@ -134,7 +133,7 @@ def pretrain(
             given = {"model": {"resolution": _square(images).shape[1]}, "data": {"name": f"tokens:{directory}/tokens"}}
             config = RunConfig.from_dict(_merged(values, given))
             palette = palette or fit_palette(images, config.model.vocabulary, seed=config.seed)
-            _write_array(directory / "tokens", images, palette)
+            write_array(directory / "tokens", images, palette)
         run = Run.open(config, directory)
         with run.hold_workdir():
             _, params = train(run)
@@ -219,41 +218,30 @@ def complete(
     """
     _at_least_one("n", n)
     tokens_bt, config = _encode(pretrained, images), pretrained.model.config
-    sampler, side = Sampler(temperature, top_k, top_p), config.resolution
+    side = config.resolution
+    settings: dict[str, Any] = {
+        "n": n,
+        "seed": seed,
+        "mesh": _mesh(),
+        "sampler": Sampler(temperature, top_k, top_p),
+        "batch_size": batch_size,
+    }
     if config.causal:
         if mask is not None:
             raise InputError("an autoregressive model sees earlier pixels only; give rows=, or use a BERT model")
         given = side // 2 if rows is None else rows
         if not 1 <= given < side:
             raise InputError(f"rows={given} of {side} are given; give 1 to {side - 1}")
-        drawn = continue_tokens(
-            pretrained.model,
-            pretrained.params,
-            tokens_bt[:, : given * side],
-            n=n,
-            seed=seed,
-            mesh=_mesh(),
-            sampler=sampler,
-            batch_size=batch_size,
-        )
-        tokens_bnt = drawn.tokens
+        given_bt = tokens_bt[:, : given * side]
+        tokens_bnt = continue_tokens(pretrained.model, pretrained.params, given_bt, **settings).tokens
     else:
         if rows is not None:
             raise InputError("a BERT model fills a mask; give mask= in place of rows=")
         hidden = hidden_square(side) if mask is None else np.asarray(mask)
         if hidden.shape != (side, side) or hidden.dtype != bool:
             raise InputError(f"the mask is {hidden.dtype} of shape {hidden.shape}; expected bool ({side}, {side})")
-        tokens_bnt = infill(
-            pretrained.model,
-            pretrained.params,
-            tokens_bt,
-            np.broadcast_to(hidden.reshape(-1), tokens_bt.shape),
-            n=n,
-            seed=seed,
-            mesh=_mesh(),
-            sampler=sampler,
-            batch_size=batch_size,
-        )
+        hidden_bt = np.broadcast_to(hidden.reshape(-1), tokens_bt.shape)
+        tokens_bnt = infill(pretrained.model, pretrained.params, tokens_bt, hidden_bt, **settings)
     decoded = pretrained.palette.decode(tokens_bnt.reshape(-1, config.context))
     return decoded.reshape(len(tokens_bt), n, side, side, 3)
 
@@ -298,11 +286,8 @@ def features(pretrained: Pretrained, images: np.ndarray, *, batch_size: int = 32
       Paper, section 2.3.
     """
     tokens_bt = _encode(pretrained, images)
-    batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
-
-    def function(batch: dict[str, Any]) -> Any:
-        return image_features(pretrained.model, pretrained.params, batch)
-
+    batches = in_batches({"tokens": tokens_bt}, batch_size)
+    function = functools.partial(image_features, pretrained.model, pretrained.params)
     return np.concatenate(list(map_batches(function, batches, _mesh()))).swapaxes(0, 1)
 
 
@@ -450,24 +435,3 @@ def _write_palette(directory: pathlib.Path, palette: Palette) -> None:
         palette.save(path)
     elif Palette.load(path) != palette:
         raise InputError(f"{directory} was made with another palette; use that one or another workdir")
-
-
-def _write_array(directory: pathlib.Path, images: np.ndarray, palette: Palette) -> None:
-    """Writes the images as tokens, a tenth of them as the test split; tokens of the same images stay as they are."""
-    if len(images) < 2:
-        raise InputError("pretraining needs at least two images, one of them for the test split")
-    order = np.random.default_rng(0).permutation(len(images))
-    test, train_rows = np.split(order, [max(1, len(images) // 10)])
-    splits = {}
-    for split, rows in (("train", np.sort(train_rows)), ("test", np.sort(test))):
-        batch = {"tokens": palette.encode(images[rows]), "label": np.zeros(len(rows), np.int32)}
-        splits[split] = len(rows), lambda start, batch=batch: iter([{k: x[start:] for k, x in batch.items()}])
-    facts: dict[str, Any] = {"source": "array"}
-    facts["sha256"] = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
-    facts |= {"resolution": images.shape[1], "classes": 0, "fold_validation": True}
-    if (directory / MANIFEST).exists():
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-        if manifest.get("sha256") != facts["sha256"] or manifest.get("palette") != palette.hash:
-            raise InputError(f"{directory} holds tokens of other images or another palette; use another workdir")
-        return
-    write_tokens(directory, palette, facts, splits)

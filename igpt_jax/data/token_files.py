@@ -157,9 +157,28 @@ def _in_shards(stream: Iterator[HostBatch], advance: Callable[[int], None]) -> I
         yield np.concatenate(tokens), np.concatenate(labels)
 
 
-def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> TokenSource:
+def read_manifest(root: pathlib.Path) -> dict[str, Any]:
+    """Reads the manifest of a directory: how its tokens were made, and what it holds.
+
+    Raises:
+      InputError: it is damaged.
+    """
     try:
         manifest = json.loads((root / MANIFEST).read_text())
+        if type(manifest) is not dict:
+            raise TypeError("it is no JSON object")
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(root, error) from error
+    return manifest
+
+
+def _damaged(root: pathlib.Path, error: Exception) -> InputError:
+    return InputError(f"{root / MANIFEST} is damaged ({error!r}); write the tokens again")
+
+
+def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> TokenSource:
+    manifest = read_manifest(root)
+    try:
         splits = {
             name: ([root / shard for shard in held["shards"]], held["images"])
             for name, held in manifest["splits"].items()
@@ -168,8 +187,8 @@ def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> Token
         classes = operator.index(manifest["classes"])
         if any(shard.parent != root for files, _ in splits.values() for shard in files):
             raise ValueError("it names files of another directory")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{root / MANIFEST} is damaged ({error!r}); write the tokens again") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(root, error) from error
     if split not in splits:
         raise InputError(f"{root} has no {split} tokens, only {', '.join(splits)}; write them again")
     shards, images = splits[split]

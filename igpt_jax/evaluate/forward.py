@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import mean_where, token_nats
 from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
@@ -40,6 +41,18 @@ def mean_nats(model: ImageGPT, params: Params, examples: Iterable[HostBatch], me
     results = map_batches(functools.partial(_image_nats, model, params), inputs, mesh)
     nats_b, counted_b = map(np.concatenate, zip(*results, strict=True))
     return float(nats_b[counted_b].mean())
+
+
+def in_batches(arrays: HostBatch, batch_size: int) -> Iterator[HostBatch]:
+    """Cuts arrays, whose first axis is the image, into batches.  The last batch may be smaller.
+
+    Raises:
+      InputError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1")
+    starts = range(0, len(next(iter(arrays.values()))), batch_size)
+    return ({name: x[i : i + batch_size] for name, x in arrays.items()} for i in starts)
 
 
 def map_batches(function: Callable[[Batch], Any], batches: Iterable[HostBatch], mesh: Mesh) -> Iterator[Any]:

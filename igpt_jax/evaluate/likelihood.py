@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.evaluate.forward import in_batches, map_batches
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.objectives import token_nats
 from igpt_jax.types import Batch, Params
@@ -37,10 +37,10 @@ def likelihood(
       (b, context) float32.
 
     Raises:
-      InputError: a token is out of range, or the shape or the dtype does not fit.
+      InputError: a token is out of range, or the shape or the dtype does not fit, or `batch_size` is below 1.
     """
     check_tokens(model.config, tokens_bt)
-    batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
+    batches = in_batches({"tokens": tokens_bt}, batch_size)
     if model.config.causal:
         function = functools.partial(_autoregressive_nats, model, params)
     else:

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from igpt_jax.errors import InputError
-from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.evaluate.forward import in_batches, map_batches
 from igpt_jax.generate.sample import Drawn, Sampler, fastest_window, image_keys, sample
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.progress import progress
@@ -81,12 +80,9 @@ def draw_batches(
     Raises:
       InputError: `batch_size` is below 1.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} must be at least 1")
     count = len(next(iter(arrays.values())))
     rngs_b, results = image_keys(seed, count), []
-    arrays = {"number": np.arange(count)} | arrays
-    batches = ({name: x[i : i + batch_size] for name, x in arrays.items()} for i in range(0, count, batch_size))
+    batches = in_batches({"number": np.arange(count)} | arrays, batch_size)
     with progress("sampling", count, "image") as advance:
         for result in map_batches(lambda batch: draw(rngs_b[batch["number"]], batch), batches, mesh):
             results.append(result)
