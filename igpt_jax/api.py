@@ -118,7 +118,7 @@ def pretrain(
       InputError: an option or the images cannot work, or the workdir belongs to another run.
 
     Example:
-      model = ig.pretrain("digits", steps=500, model={"resolution": 12, "vocabulary": 16})
+      >>> model = ig.pretrain("digits", steps=500, model={"resolution": 12, "vocabulary": 16})
     """
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(workdir or stack.enter_context(tempfile.TemporaryDirectory()))

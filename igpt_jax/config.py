@@ -317,6 +317,7 @@ class RunConfig:
     seed: int = 0  # of all random numbers
     steps: int = 1_000_000  # of training
     log_every: int = 50  # steps between lines of metrics
+    tracker: str = ""  # also sends metrics to "wandb" (Weights & Biases) or "trackio"; "": files and TensorBoard only
     checkpoint_every: int = 1000  # steps between checkpoints; also before each evaluation and after the last step
     keep_checkpoints: int = 3  # how many of the newest checkpoints to keep
     keep_every: int = 0  # also keep the checkpoint of every step that this number divides; 0: none
@@ -343,6 +344,7 @@ class RunConfig:
             self.model.objective == self.objective.name,
             f"model.objective={self.model.objective!r} but objective.name={self.objective.name!r}; set objective.name",
         )
+        _check_choice("tracker", self.tracker, ("", "wandb", "trackio"))
         checkpoint = pathlib.PurePath(self.continue_from)
         _check(
             not self.continue_from or (checkpoint.name.isdecimal() and checkpoint.parent.name == "checkpoints"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import pathlib
 import typing
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def check_run(run: "Run") -> None:
     """
     config = run.config
     check_saved_config(run)
+    _check_tracker(config.tracker)
     _check_classes(run)
     check_model(config.model, run.mesh)
     batch_share(run.mesh)
@@ -96,6 +98,11 @@ def _check_continued(run: "Run") -> None:
             f"continue_from={path} was trained with learning rates that this run does not have before its step "
             f"{step}; name a checkpoint before the decay, with optimizer.schedule=wsd or constant"
         )
+
+
+def _check_tracker(name: str) -> None:
+    if name and not importlib.util.find_spec(name):
+        raise InputError(f"tracker={name} is not installed; pip install {name}, or set tracker=''")
 
 
 def _check_classes(run: "Run") -> None:

@@ -90,7 +90,7 @@ class CropSource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlendedSource:
-    """Blends digits with photographs: each channel is |foreground - background|.
+    """Blends digits with photographs: each channel is abs(foreground - background).
 
     Only the foreground is augmented.  Another seed chooses another background.  The labels are those of the foreground.
 

@@ -11,7 +11,7 @@ _CHUNK = 1024  # rows whose distances to all others are held at once
 
 
 def frechet(mean_d: np.ndarray, covariance_dd: np.ndarray, mean2_d: np.ndarray, covariance2_dd: np.ndarray) -> float:
-    """The squared Fréchet distance of two normal distributions, |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), in float64.
+    """The squared Fréchet distance of two normal distributions, ‖m1 - m2‖² + tr(C1 + C2 - 2 (C1 C2)^½), in float64.
 
     The trace of (C1 C2)^½ is computed as that of the symmetric (C1^½ C2 C1^½)^½, whose eigenvalues are real and not
     negative. So there is no imaginary part to discard, even with fewer images than features.

@@ -1,12 +1,14 @@
-"""Where metrics go: a JSON-lines file, TensorBoard, and a progress line for people."""
+"""Where metrics go: a JSON-lines file, TensorBoard, an experiment tracker, and a progress line for people."""
 
 import datetime
+import hashlib
+import importlib
 import itertools
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tqdm
@@ -26,7 +28,9 @@ class JsonLines:
         Raises:
           InputError: a line is damaged.
         """
-        self.kept = [line for line in read_metrics(path) if line["step"] <= start_step]
+        lines = read_metrics(path)
+        self.kept = [line for line in lines if line["step"] <= start_step]
+        self.dropped = [line for line in lines if line["step"] > start_step]
         with atomic_write(path) as partial:
             partial.write_text("".join(map(_dump, self.kept)))
         self._file = path.open("a")
@@ -94,6 +98,56 @@ class TensorBoard:
         """Flushes and closes the event file."""
         if self._writer:
             self._writer.close()
+
+
+class Tracker:
+    """Weights & Biases or trackio, which have the same interface.
+
+    A run that is resumed continues its curves.  Both packages read their own environment variables, so
+    `WANDB_MODE=offline` works.  The project is `igpt_jax`, or what `WANDB_PROJECT` or `TRACKIO_PROJECT` names.
+    """
+
+    def __init__(
+        self, name: str, workdir: pathlib.Path, config: Mapping[str, Any], written: Sequence[Mapping[str, float]]
+    ):
+        """Opens the run of this workdir.
+
+        Args:
+          name: "wandb" or "trackio".
+          workdir: gives the run its name; two workdirs have two runs.
+          config: the options to show.
+          written: lines that an interrupted run has already written, and that this one is about to write again.
+
+        Raises:
+          InputError: the package cannot start, for example because nobody is logged in.
+        """
+        tracker = importlib.import_module(name)
+        run = f"{workdir.name}-{hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:8]}"
+        own = {"id": run, "dir": str(workdir)} if name == "wandb" else {"embed": False}
+        project = os.environ.get(f"{name.upper()}_PROJECT", "igpt_jax")
+        try:
+            self._run = tracker.init(project=project, name=run, resume="allow", config=dict(config), **own)
+        except Exception as error:  # each package has its own errors
+            raise InputError(
+                f"tracker={name} does not start: {error}; log in, work offline (WANDB_MODE=offline), or set tracker=''"
+            ) from error
+        self._written = {_key(line["step"], line) for line in written}
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes one point of every curve."""
+        if _key(step, scalars) not in self._written:
+            self._run.log({name: float(x) for name, x in scalars.items()}, step=step)
+
+    def sync(self) -> None:
+        """Does nothing: both packages write in the background, and metrics.jsonl has everything."""
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._run.finish()
+
+
+def _key(step: float, scalars: Mapping[str, float]) -> tuple[float, frozenset[str]]:
+    return step, frozenset(scalars) - {"step"}
 
 
 class Progress:

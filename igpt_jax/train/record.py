@@ -1,6 +1,7 @@
 """What a run writes down while it trains: metrics, speed, and the evidence when a loss is not finite."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,7 +18,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
 from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.parallel.processes import allgather, broadcast_from_primary, is_primary_process
-from igpt_jax.train.metrics import METRICS, JsonLines, Progress, TensorBoard
+from igpt_jax.train.metrics import METRICS, JsonLines, Progress, TensorBoard, Tracker
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.state import TrainState
 
@@ -48,6 +49,9 @@ class Record:
         if is_primary_process():
             lines = JsonLines(workdir / METRICS, start_step)
             self._files, self._progress = [lines, TensorBoard(workdir)], [Progress(start_step, config.steps)]
+            if config.tracker:
+                options = dataclasses.asdict(config)
+                self._files.append(Tracker(config.tracker, workdir, options, lines.dropped))
             evaluated = any(line["step"] == start_step and "learning_rate" not in line for line in lines.kept)
         # Whether the file has an evaluation of the first step.
         self.evaluated = bool(broadcast_from_primary(np.array([evaluated]))[0])
