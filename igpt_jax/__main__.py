@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "measure the result of a run: held-out likelihood, accuracy, linear probes",
     "sample": "sample new images",
     "complete": "complete images: below given rows (ar models), or where a mask hides pixels (bert models)",
+    "demo": "open a page in the browser that completes pictures",
     "score": "measure how likely images are, and which pixels are surprising",
     "quality": "compare samples with held-out images: copies, colors, labels, feature distances",
     "plan": "compile for a TPU slice that this machine does not have: does it fit, and how fast can it be",

@@ -36,6 +36,8 @@ def command_flags(command: str, argv: list[str], saved: RunConfig | None = None)
 
     if command == "convert":
         _define_conversion(define)
+    elif command == "demo":
+        _define_demo(define)
     elif command in ("palette", "tokens"):
         _define_source(define, command)
     elif command in GENERATING:
@@ -242,3 +244,12 @@ def _define_conversion(define: _Define) -> None:
     define("string", "output", None, "Directory to create.")
     define("string", "to", None, "Format to write: huggingface, openai or igpt (a workdir).")
     define("string", "palette", None, "Palette to use instead of that of the input, or if it has none (.npy).")
+
+
+def _define_demo(define: _Define) -> None:
+    define("string", "workdir", None, "Workdir of a run; its test images can be tried on the page.")
+    define("string", "weights", None, "Other models to choose from, separated by commas: workdirs or weights.")
+    define("string", "palette", None, "Palette to use instead of that of the models, or if they have none (.npy).")
+    define("string", "host", "127.0.0.1", "Address to listen on; by default, only this machine can open the page.")
+    define("integer", "port", 7860, "Port to listen on.")
+    define("bool", "browser", True, "Open the page in a browser.")

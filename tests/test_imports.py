@@ -34,6 +34,7 @@ ORDER = [
     "weights",
     "quality",
     "report",
+    "demo",
     "commands",
     "api",
     "__main__",

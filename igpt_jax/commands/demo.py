@@ -1,0 +1,112 @@
+"""Opens a page in the browser on which a model completes pictures."""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from igpt_jax.commands.run import Run, saved_config
+from igpt_jax.config import ParallelConfig
+from igpt_jax.data.palette import Palette
+from igpt_jax.demo.player import Player
+from igpt_jax.errors import InputError
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.progress import progress
+from igpt_jax.types import HostBatch
+from igpt_jax.weights import workdir
+from igpt_jax.weights.load import MissingPalette, load
+
+EXAMPLES = 12  # held-out images to try
+COMPARED = 20_000  # training images to compare completions with
+LIMITS: dict[str, Any] = {"max_file_size": "10mb", "max_threads": 8}
+QUEUE: dict[str, Any] = {"max_size": 16, "default_concurrency_limit": 1}
+
+
+def main(options: flags.FlagValues) -> None:
+    """Loads the models and serves the page until it is interrupted.
+
+    Raises:
+      InputError: there is no model, gradio is not installed, or the port is taken.
+    """
+    paths = [path for path in (options.workdir, *(options.weights or "").split(",")) if path]
+    if not paths:
+        raise InputError("give --workdir=DIR, or --weights=PATH (Hugging Face or OpenAI weights)")
+    if not importlib.util.find_spec("gradio"):
+        raise InputError("the page needs gradio; pip install 'igpt_jax[demo]', or pip install gradio")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the uploads are deleted then too
+    with tempfile.TemporaryDirectory() as uploads:
+        # gradio reads these variables when it is imported.
+        os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
+        import gradio as gr
+
+        from igpt_jax.demo.page import CSS, build
+
+        page = build({path: load_player(path, options.palette) for path in paths})
+        try:
+            page.queue(**QUEUE).launch(
+                server_name=options.host,
+                server_port=options.port,
+                inbrowser=options.browser,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                css=CSS,
+                **LIMITS,
+            )
+        except OSError as error:
+            raise InputError(f"port {options.port} of {options.host} is taken; give another --port") from error
+        print(f"http://{options.host}:{options.port} completes pictures; Ctrl-C ends it", flush=True)
+        page.block_thread()
+
+
+def load_player(path: str, palette: str | None) -> Player:
+    """Loads a model, and from a workdir also images to try and to compare with.
+
+    Args:
+      path: a workdir, or weights in any format.
+      palette: the palette to use in place of the model's own, or None.
+
+    Raises:
+      InputError: there is no model, or it has no palette or no token head.
+    """
+    mesh = make_mesh(ParallelConfig())
+    pretrained = load(path, palette=palette, mesh=mesh)
+    model, own_palette = pretrained.model, pretrained.palette
+    if isinstance(own_palette, MissingPalette):
+        raise InputError(f"{path} has no palette; give --palette=kmeans_centers.npy")
+    if not model.config.token_head:
+        raise InputError(f"{path} has no token head, so it cannot complete pictures; name a model that has one")
+    held_out = train = np.zeros((0, model.config.resolution, model.config.resolution, 3), np.uint8)
+    if workdir.holds(pathlib.Path(path)):
+        try:
+            run = Run(saved_config(pathlib.Path(path)), pathlib.Path(path))
+            held_out = _first(run.examples(run.test_source), EXAMPLES, own_palette)
+            train = _first(run.examples(run.train_source), min(COMPARED, len(run.train_source)), own_palette)
+        except InputError as error:
+            print(f"no images to try with {path}: {error}", file=sys.stderr)
+    return Player(model, pretrained.params, own_palette, mesh, held_out, train)
+
+
+def _first(batches: Iterator[HostBatch], count: int, palette: Palette) -> np.ndarray:
+    """The first images of a source at the model's resolution, (count, r, r, 3) uint8."""
+    images: list[np.ndarray] = []
+    with progress("reading images", count, "image") as advance:
+        for batch in batches:
+            images.append(palette.decode(batch["tokens"]))
+            advance(len(batch["tokens"]))
+            if sum(map(len, images)) >= count:
+                break
+    return np.concatenate(images)[:count]
