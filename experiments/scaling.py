@@ -1,0 +1,450 @@
+"""Scaling laws of next-pixel prediction: which size is best for a budget of FLOPs, and how both grow.
+
+    python -m experiments.scaling --scale=miniature --workdir=runs/scaling
+    python -m experiments.scaling --scale=paper --workdir=runs/scaling --list
+    python -m igpt_jax train --config=experiments/scaling.py:size=3,flops=1e12 --workdir=runs/one
+
+For each budget, models of six sizes train until the budget is spent.  The best size of a budget is the minimum of a
+parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, Yan et al. 2025, arXiv:2511.08704).
+"miniature" has squares of photographs, of which there are always new ones, and takes a few hours on two CPU cores.
+"paper" has ImageNet at 32x32.
+
+1. On held-out images, the learning rate is searched for three widths at the smallest budget.  A power law of the width
+   gives the rates of all other runs.
+2. All budgets and sizes run, for both recipes; and for the paper's recipe at a second resolution.
+3. The laws are fitted.  They predict the loss of one run of a larger budget.  The prediction is written to
+   prediction.json before this run starts.
+4. That run is made, and everything is written to results/.
+
+As a config, its arguments are size (a number in the list of sizes), flops (of forward and backward passes), resolution,
+recipe=paper|modern, scale, and rate, the peak learning rate.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments.arguments import read_arguments
+from experiments.benchmark.measure import machine
+from experiments.recipe import RECIPES, add_ingredients
+from experiments.runs import Job, Result, in_order, nats_per_token, probe_accuracy
+from experiments.scaling_figures import draw_isoflops, draw_optima, draw_surface
+from experiments.scaling_law import (
+    Optimum,
+    Point,
+    Surface,
+    bootstrap,
+    by_budget,
+    fit_surface,
+    optimal_growth,
+    optimum,
+)
+from experiments.scheduler import Scheduler
+from experiments.tables import write_json
+from igpt_jax.config import ModelConfig, default_config
+from igpt_jax.errors import InputError
+from igpt_jax.files import atomic_write
+from igpt_jax.model.flops import CHIPS, training_flops
+from igpt_jax.search import best, search
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The sizes, budgets and data of one scale."""
+
+    data: str
+    colors: int
+    batch_size: int
+    resolutions: tuple[int, ...]  # the second one has the paper's recipe alone
+    shapes: tuple[tuple[int, int, int], ...]  # layers, width, heads, from small to large
+    budgets: tuple[float, ...]  # FLOPs of forward and backward passes
+    held_out_budget: float
+    rates: tuple[float, ...]  # tried upwards until one is worse than the one before
+
+
+SIZES_PER_BUDGET = 6  # budget i takes the sizes i to i + 5
+SCALES = {
+    "miniature": Scale(
+        data="photographs",
+        colors=64,
+        batch_size=16,
+        resolutions=(12, 8),
+        shapes=(
+            *((1, 16, 1), (2, 16, 1), (2, 24, 2), (3, 32, 2), (3, 40, 2)),
+            *((4, 48, 4), (4, 64, 4), (5, 80, 4), (6, 96, 6)),
+        ),
+        budgets=(3e11, 1e12, 3e12, 1e13),
+        held_out_budget=3e13,
+        rates=(1.5e-3, 3e-3, 6e-3, 12e-3, 24e-3),
+    ),
+    "paper": Scale(
+        data="imagenet2012",
+        colors=512,
+        batch_size=128,
+        resolutions=(32, 16),
+        shapes=(
+            *((6, 192, 3), (8, 256, 4), (12, 384, 6), (16, 512, 8), (24, 512, 8)),
+            *((24, 768, 12), (24, 1024, 8), (36, 1024, 8), (36, 1280, 10), (48, 1536, 16)),
+        ),
+        budgets=(1e18, 3e18, 1e19, 3e19, 1e20),
+        held_out_budget=3e20,
+        rates=(1e-3, 2e-3, 4e-3, 8e-3),
+    ),
+}
+SLICES = (("v5e:4x4", "TPU v5 lite", 16), ("v5p:2x2x4", "TPU v5", 16), ("v6e:8x8", "TPU v6 lite", 64))
+SEARCHED_SIZES = (1, 3, 5)
+SEED, SEARCHING_SEED = 0, 10
+WARMUP = 0.05  # fraction of the steps
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """One run, with the arguments above.
+
+    Raises:
+      InputError: an argument is not known, or the budget is too small for one step.
+    """
+    chosen = read_arguments(
+        arguments,
+        scale=tuple(SCALES),
+        size=3,
+        flops=1e12,
+        resolution=0,
+        recipe=tuple(RECIPES),
+        rate=3e-3,
+    )
+    scale = SCALES[chosen["scale"]]
+    if not 0 <= chosen["size"] < len(scale.shapes):
+        raise InputError(f"size={chosen['size']} is not in the list of sizes; give 0 to {len(scale.shapes) - 1}")
+    resolution = chosen["resolution"] or scale.resolutions[0]
+    config = default_config()
+    layers, width, heads = scale.shapes[chosen["size"]]
+    config.model.update({"layers": layers, "width": width, "heads": heads})
+    config.model.resolution, config.model.vocabulary = resolution, scale.colors
+    config.data.name, config.data.batch_size = scale.data, scale.batch_size
+    add_ingredients(config, RECIPES[chosen["recipe"]])
+    config.steps = _steps(model_of(scale, chosen["size"], resolution), chosen["flops"], scale.batch_size)
+    config.optimizer.learning_rate = chosen["rate"]
+    config.evaluate.probe.layers = (layers // 2, layers)
+    config.checkpoint_every = max(1, config.steps)
+    if chosen["scale"] == "miniature":
+        config.model.unroll = layers
+        config.evaluate.batch_size = 64
+        config.optimizer.warmup_epochs = WARMUP * config.steps * scale.batch_size / 4096
+        config.log_every = max(1, config.steps // 20)
+    else:
+        config.model.dtype, config.model.remat = "bfloat16", "auto"
+        config.optimizer.warmup_epochs = WARMUP * config.steps * scale.batch_size / 1_229_934
+        config.checkpoint_every = 10_000
+    return config
+
+
+def model_of(scale: Scale, size: int, resolution: int) -> ModelConfig:
+    """The shape of a model; both recipes have the same FLOPs and parameters in their matmuls."""
+    layers, width, heads = scale.shapes[size]
+    return ModelConfig(layers=layers, width=width, heads=heads, resolution=resolution, vocabulary=scale.colors)
+
+
+def _steps(model: ModelConfig, flops: float, batch_size: int) -> int:
+    steps = round(flops / training_flops(model, batch_size))
+    if steps < 1:
+        raise InputError(f"flops={flops:g} are not enough for one step of this size; give more, or a smaller size")
+    return steps
+
+
+def parameters(model: ModelConfig) -> int:
+    """Counts the weights of the matmuls: those of the blocks and of the token head."""
+    return model.layers * (4 * model.width**2 + 2 * model.width * model.mlp_width) + model.width * model.vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One cell of the grid."""
+
+    scale: str
+    recipe: str
+    resolution: int
+    flops: float
+    size: int
+    rate: float
+
+    @property
+    def model(self) -> ModelConfig:
+        """Its shape."""
+        return model_of(SCALES[self.scale], self.size, self.resolution)
+
+    @property
+    def job(self) -> Job:
+        """The job that trains it."""
+        arguments = {"scale": self.scale, "size": self.size, "flops": f"{self.flops:g}", "recipe": self.recipe}
+        arguments |= {"resolution": self.resolution, "rate": f"{self.rate:.3g}"}
+        name = f"{self.recipe}-{self.resolution}-{self.flops:g}-size{self.size}"
+        return Job(name, "train", "scaling.py", tuple(f"{key}={value}" for key, value in arguments.items()))
+
+    @property
+    def tokens(self) -> float:
+        """How many tokens it sees."""
+        scale = SCALES[self.scale]
+        return _steps(self.model, self.flops, scale.batch_size) * scale.batch_size * self.model.context
+
+    def point(self, value: float) -> Point:
+        """The run with a value that was measured."""
+        return Point(self.flops, parameters(self.model), self.tokens, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """rate = coefficient * width^exponent."""
+
+    coefficient: float
+    exponent: float
+
+    def __call__(self, width: int) -> float:
+        """The peak learning rate of a width."""
+        return self.coefficient * width**self.exponent
+
+
+def fit_rule(rates: dict[int, float]) -> Rule:
+    """Fits a power law to the best rates by width."""
+    exponent, intercept = np.polyfit(np.log(list(rates)), np.log(list(rates.values())), 1)
+    return Rule(math.exp(intercept), float(exponent))
+
+
+def grid(name: str, recipe: str, resolution: int, rule: Rule) -> list[Run]:
+    """All runs of one recipe at one resolution."""
+    scale = SCALES[name]
+    return [
+        Run(name, recipe, resolution, flops, size, rule(scale.shapes[size][1]))
+        for i, flops in enumerate(scale.budgets)
+        for size in range(i, min(i + SIZES_PER_BUDGET, len(scale.shapes)))
+    ]
+
+
+def held_out_run(name: str, recipe: str, points: Sequence[Point], rule: Rule) -> Run:
+    """The run of the larger budget: of the sizes there are, the one that the law says is best."""
+    scale, resolution = SCALES[name], SCALES[name].resolutions[0]
+    wanted, _ = optimal_growth(points)
+    target = math.log(wanted(scale.held_out_budget))
+    size = min(
+        range(len(scale.shapes)),
+        key=lambda size: abs(math.log(parameters(model_of(scale, size, resolution))) - target),
+    )
+    return Run(name, recipe, resolution, scale.held_out_budget, size, rule(scale.shapes[size][1]))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line.
+
+    Returns:
+      The exit status: 0 for success, 1 if a run failed, 2 for bad input, 130 if interrupted.
+    """
+    parser = argparse.ArgumentParser("experiments.scaling", description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", choices=tuple(SCALES), required=True)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs and results")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the number of cores"
+    )
+    parser.add_argument("--list", action="store_true", help="print commands and costs, and run nothing")
+    options = parser.parse_args(arguments)
+    try:
+        if options.list:
+            print(listing(options.scale, options.workdir))
+        else:
+            measure(options, "python -m experiments.scaling " + " ".join(arguments))
+    except RunFailed as error:
+        print(f"experiments.scaling: {error}", file=sys.stderr)
+        return 1
+    except InputError as error:
+        print(f"experiments.scaling: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments.scaling: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+class RunFailed(Exception):
+    """A run ended with a status other than 0; the message names it."""
+
+
+def listing(name: str, workdir: pathlib.Path) -> str:
+    """The commands of the grid at a rate to be searched first, and what the grid costs on TPU slices."""
+    scale = SCALES[name]
+    lines, flops = [], 0.0
+    for recipe in RECIPES:
+        for run in grid(name, recipe, scale.resolutions[0], Rule(scale.rates[1], 0.0)):
+            config, *flags = run.job.flags(workdir, SEED)
+            lines.append(" ".join(["python -m igpt_jax train", config, *flags, f"--workdir={workdir / run.job.name}"]))
+            flops += run.flops
+    lines.append(f"# {len(lines)} runs, {flops:.2g} FLOPs; hours at an MFU of 50 %:")
+    for topology, chip, chips in SLICES:
+        lines.append(f"# {topology}: {flops / (0.5 * chips * CHIPS[chip].flops) / 3600:,.1f}")
+    return "\n".join(lines)
+
+
+def measure(options: argparse.Namespace, command: str) -> None:
+    """Runs what is missing, fits the laws, and writes the results.
+
+    Raises:
+      RunFailed: a run failed.
+    """
+    name, directory = options.scale, options.workdir
+    scale = SCALES[name]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", options.jobs, environment)
+    scheduler = Scheduler(directory, (SEED,), "test", options.jobs, environment)
+    results = directory / "results"
+    facts = {"command": command, "seed": SEED, "machine": machine(), "scale": name}
+
+    rules = {recipe: searched_rule(searching, name, recipe) for recipe in RECIPES}
+    write_json(results / "rates.json", facts | {recipe: dataclasses.asdict(rule) for recipe, rule in rules.items()})
+    settings = [(recipe, scale.resolutions[0]) for recipe in RECIPES]
+    settings += [("paper", resolution) for resolution in scale.resolutions[1:]]
+    grids = {setting: grid(name, *setting, rules[setting[0]]) for setting in settings}
+    _make(scheduler, [run.job for runs in grids.values() for run in runs])
+
+    fitted = {setting: _fitted(runs, directory) for setting, runs in grids.items()}
+    larger = {}
+    for recipe, resolution in settings[: len(RECIPES)]:
+        law = fitted[recipe, resolution]
+        run = held_out_run(name, recipe, law["points"], rules[recipe])
+        prediction = results / f"prediction-{recipe}.json"
+        if not prediction.exists():  # it is never written again
+            predicted = law["surface"](parameters(run.model), run.tokens)
+            write_json(prediction, {"run": dataclasses.asdict(run), "nats_per_token": predicted})
+        larger[recipe] = run
+    _make(scheduler, [run.job for run in larger.values()])
+    held_out = {}
+    for recipe, run in larger.items():
+        predicted = json.loads((results / f"prediction-{recipe}.json").read_text())["nats_per_token"]
+        reached = nats_per_token(Result(run.job, directory, SEED))
+        held_out[recipe] = {"size": run.size, "predicted": predicted, "reached": reached}
+    write_results(results, facts, fitted, held_out)
+
+
+def searched_rule(scheduler: Scheduler, name: str, recipe: str) -> Rule:
+    """Searches the rates of three widths at the smallest budget, and fits a rule to them."""
+    scale, found = SCALES[name], {}
+    for size in SEARCHED_SIZES:
+
+        def held_out(rate: float, size: int = size) -> float:
+            run = Run(name, recipe, scale.resolutions[0], scale.budgets[0], size, rate)
+            job = dataclasses.replace(run.job, name=f"{run.job.name}-{rate:g}")
+            _make(scheduler, [job])
+            return -nats_per_token(Result(job, scheduler.directory, SEARCHING_SEED))
+
+        found[scale.shapes[size][1]] = best(search(scale.rates, held_out))
+    return fit_rule(found)
+
+
+def _make(scheduler: Scheduler, wanted: Sequence[Job]) -> None:
+    if failures := scheduler.make(in_order(wanted)):
+        raise RunFailed("; ".join(failures))
+
+
+def _fitted(runs: Sequence[Run], directory: pathlib.Path) -> dict[str, Any]:
+    """The points of finished runs, and everything that is fitted to them."""
+    measured = [Result(run.job, directory, SEED) for run in runs]
+    points = [run.point(nats_per_token(result)) for run, result in zip(runs, measured, strict=True)]
+    errors = [run.point(100 - probe_accuracy(result)) for run, result in zip(runs, measured, strict=True)]
+    parameters_law, tokens_law = optimal_growth(points)
+    return {
+        "points": points,
+        "optima": [optimum(group) for group in by_budget(points).values()],
+        "parameters_exponent": parameters_law.exponent,
+        "tokens_exponent": tokens_law.exponent,
+        "intervals": bootstrap(points, seed=SEED),
+        "surface": fit_surface(points),
+        "probe_errors": errors,
+        "probe_optima": [optimum(group) for group in by_budget(errors).values()],
+    }
+
+
+def write_results(
+    directory: pathlib.Path,
+    facts: dict[str, Any],
+    fitted: dict[tuple[str, int], dict[str, Any]],
+    held_out: dict[str, dict[str, float]],
+) -> None:
+    """Writes results.json, table.md and the figures."""
+    plain = {
+        f"{recipe}, {resolution}x{resolution}": {name: _plain(value) for name, value in law.items()}
+        for (recipe, resolution), law in fitted.items()
+    }
+    write_json(directory / "results.json", facts | {"laws": plain, "held_out": held_out})
+    with atomic_write(directory / "table.md") as partial:
+        partial.write_text(table(fitted, held_out))
+    for (recipe, resolution), law in fitted.items():
+        title = f"{recipe} recipe, {resolution}x{resolution}"
+        draw_isoflops(directory / f"isoflops-{recipe}-{resolution}.png", title, law["points"])
+        draw_surface(directory / f"surface-{recipe}-{resolution}.png", title, law["points"], law["surface"])
+    draw_optima(directory / "optima.png", {f"{r}, {s}x{s}": law["optima"] for (r, s), law in fitted.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return dataclasses.asdict(value) if isinstance(value, Point | Optimum | Surface) else value
+
+
+def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dict[str, float]]) -> str:
+    """Formats the laws as Markdown."""
+    lines = [
+        "# Scaling laws in miniature",
+        "",
+        "N is the number of parameters in matmuls, D the number of tokens, C the FLOPs. Intervals hold 90 % of the",
+        "bootstrap's draws.",
+        "",
+        "| recipe, resolution | best N grows as C^ | interval | best D grows as C^ | interval | E | minima inside |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    named = {f"{recipe}, {resolution}x{resolution}": law for (recipe, resolution), law in fitted.items()}
+    for name, law in named.items():
+        inside = sum(best.inside for best in law["optima"])
+        cells = [
+            name,
+            f"{law['parameters_exponent']:.2f}",
+            _interval(law["intervals"]["parameters"]),
+            f"{law['tokens_exponent']:.2f}",
+            _interval(law["intervals"]["tokens"]),
+            f"{law['surface'].irreducible:.3f}",
+            f"{inside} of {len(law['optima'])}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| recipe, resolution | C | best N | tokens a parameter | loss | best N for the probe |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, law in named.items():
+        for best_loss, best_probe in zip(law["optima"], law["probe_optima"], strict=True):
+            cells = [
+                name,
+                f"{best_loss.flops:.0e}",
+                f"{best_loss.parameters:,.0f}",
+                f"{best_loss.tokens / best_loss.parameters:,.0f}",
+                f"{best_loss.value:.4f}",
+                f"{best_probe.parameters:,.0f}" if best_probe.inside else "outside",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| recipe | held-out budget: predicted | reached | difference |", "|---|---|---|---|"]
+    for recipe, row in held_out.items():
+        off = 100 * (row["reached"] / row["predicted"] - 1)
+        lines.append(f"| {recipe} | {row['predicted']:.4f} | {row['reached']:.4f} | {off:+.1f} % |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

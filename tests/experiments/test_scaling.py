@@ -1,0 +1,121 @@
+"""The grid of scaling runs, and the way from finished runs to laws."""
+
+import json
+import math
+
+import jax
+import pytest
+
+from experiments import scaling
+from experiments.runs import FINISHED, work_directory
+from experiments.scaling import SCALES, Rule, fit_rule, get_config, grid, main, parameters
+from experiments.scaling_law import Surface
+from igpt_jax.config import ParallelConfig, RunConfig
+from igpt_jax.errors import InputError
+from igpt_jax.model.flops import training_flops
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.state import abstract_params
+
+LAW = Surface(irreducible=1.2, a=30.0, b=3000.0, alpha=0.4, beta=0.6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_every_run_spends_its_budget(scale, recipe):
+    runs = grid(scale, recipe, SCALES[scale].resolutions[0], Rule(0.01, -0.3))
+    assert len(runs) == 6 * len(SCALES[scale].budgets)
+    for run in runs:
+        config = RunConfig.from_dict(get_config(",".join(run.job.arguments)).to_dict())
+        step = training_flops(config.model, config.data.batch_size)
+        assert abs(config.steps * step - run.flops) <= step / 2
+        assert config.steps >= 100
+        assert run.tokens == config.steps * config.data.batch_size * config.model.context
+        assert config.optimizer.learning_rate == pytest.approx(run.rate, rel=1e-2)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_the_parameters_are_those_of_the_network_without_embeddings_and_gains(recipe):
+    model = RunConfig.from_dict(get_config(f"size=4,recipe={recipe}").to_dict()).model
+    shapes = jax.tree.leaves_with_path(abstract_params(ImageGPT(model), make_mesh(ParallelConfig(), jax.devices()[:1])))
+    matrices = sum(
+        leaf.size
+        for path, leaf in shapes
+        if "embedding" not in jax.tree_util.keystr(path) and "norm" not in jax.tree_util.keystr(path) and leaf.ndim > 1
+    )
+    assert parameters(model) == matrices
+
+
+def test_a_power_law_of_rates_is_inverted():
+    rule = fit_rule({width: 0.2 * width**-0.7 for width in (16, 32, 48)})
+    assert rule(64) == pytest.approx(0.2 * 64**-0.7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [("size=9", "give 0 to 8"), ("size=8,flops=1e6", "not enough for one step")]
+)
+def test_what_cannot_run_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        get_config(arguments)
+
+
+def finish(directory, run, seed, nats, name=None):
+    """Writes what a finished run leaves behind."""
+    workdir = directory / f"{name or run.job.name}-seed{seed}"
+    assert name or workdir == work_directory(run.job, directory, seed)
+    workdir.mkdir(parents=True)
+    evaluation = {"step": 1, "nats_per_token": {"test": nats}, "probe": {"accuracy": 90 - 20 * (nats - 1)}}
+    (workdir / "evaluation.json").write_text(json.dumps(evaluation))
+    (workdir / FINISHED).write_text(json.dumps({"result": ".", "commands": [], "wall_seconds": 1}))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A directory of finished runs whose losses follow `LAW`; in the search, the second rate is the best."""
+    scale = SCALES["miniature"]
+    settings = [(recipe, scale.resolutions[0]) for recipe in ("paper", "modern")] + [("paper", scale.resolutions[1])]
+    for recipe, resolution in settings:
+        for run in grid("miniature", recipe, resolution, Rule(scale.rates[1], 0.0)):
+            finish(tmp_path, run, 0, LAW(parameters(run.model), run.tokens))
+    for recipe in ("paper", "modern"):
+        for size in scaling.SEARCHED_SIZES:
+            for rate in scale.rates[:3]:
+                run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[0], size, rate)
+                nats = 2 + abs(math.log(rate / scale.rates[1]))
+                finish(tmp_path / "search", run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
+        for size in range(len(scale.shapes)):
+            run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.held_out_budget, size, scale.rates[1])
+            finish(tmp_path, run, 0, LAW(parameters(run.model), run.tokens))
+    return tmp_path
+
+
+def test_finished_runs_become_the_law_that_they_follow(finished):
+    assert main(["--scale=miniature", f"--workdir={finished}", "--jobs=1"]) == 0
+    results = json.loads((finished / "results" / "results.json").read_text())
+    assert len(results["laws"]) == 3
+    for law in results["laws"].values():
+        assert law["surface"]["irreducible"] == pytest.approx(LAW.irreducible, rel=0.02)
+        assert law["surface"]["alpha"] == pytest.approx(LAW.alpha, rel=0.05)
+        assert law["parameters_exponent"] == pytest.approx(LAW.parameters_exponent, abs=0.06)
+    for row in results["held_out"].values():
+        assert row["predicted"] == pytest.approx(row["reached"], rel=2e-3)
+    assert {"isoflops-paper-12.png", "isoflops-modern-12.png", "optima.png", "surface-paper-8.png"} <= {
+        path.name for path in (finished / "results").glob("*.png")
+    }
+    assert "inside" in (finished / "results" / "table.md").read_text()
+
+
+def test_a_prediction_is_never_written_again(finished):
+    assert main(["--scale=miniature", f"--workdir={finished}", "--jobs=1"]) == 0
+    prediction = finished / "results" / "prediction-paper.json"
+    changed = json.loads(prediction.read_text()) | {"nats_per_token": 9.0}
+    prediction.write_text(json.dumps(changed))
+    assert main(["--scale=miniature", f"--workdir={finished}", "--jobs=1"]) == 0
+    assert json.loads((finished / "results" / "results.json").read_text())["held_out"]["paper"]["predicted"] == 9.0
+
+
+def test_the_paper_scale_is_listed_with_its_costs(capsys):
+    assert main(["--scale=paper", "--workdir=runs/scaling", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("python -m igpt_jax train") for line in lines) == 60
+    assert lines[-4].startswith("# 60 runs")
