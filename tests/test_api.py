@@ -57,7 +57,7 @@ def test_a_probe_of_separable_images_is_right(pretrained):
     labels = np.arange(60) % 2
     images = np.where(labels[:, None, None, None], 255, 0) * np.ones((1, 6, 6, 3))
     result = ig.probe(pretrained, images.astype(np.uint8), labels, images.astype(np.uint8), labels)
-    assert result.accuracy == 100
+    assert result.accuracy == max(result.accuracies) == 100
     assert ig.features(pretrained, images[:5].astype(np.uint8)).shape == (3, 5, 32)
 
 

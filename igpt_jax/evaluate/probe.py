@@ -46,6 +46,11 @@ class ProbeResult:
     concatenated: LayerResult | None
 
     @property
+    def accuracies(self) -> tuple[float, ...]:
+        """The accuracy of every layer on the test images, in per cent."""
+        return tuple(result.accuracy for result in self.layer_results)
+
+    @property
     def best(self) -> LayerResult:
         """The layer that reads the held-out images best: highest accuracy, ties to the lower loss."""
         return max(self.layer_results, key=lambda result: (result.held_out_accuracy, -result.held_out_loss))
