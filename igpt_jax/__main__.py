@@ -7,6 +7,7 @@ on stderr and exit status 2.
 
 import contextlib
 import importlib
+import os
 import pathlib
 import sys
 import traceback
@@ -155,7 +156,12 @@ def _leave(status: int) -> NoReturn:
 
 
 def run() -> NoReturn:
-    """Runs the command line of this process and ends it: `igpt_jax COMMAND` and `python -m igpt_jax COMMAND`."""
+    """Runs the command line of this process and ends it: `igpt_jax COMMAND` and `python -m igpt_jax COMMAND`.
+
+    Config files may import modules of the current directory, such as `experiments`.  `python -m` has it on the path.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     keep_freed_memory()
     quiet_libtpu()
     hide_late_writes()

@@ -342,3 +342,11 @@ def test_help_is_quick_because_it_imports_neither_jax_nor_tensorflow():
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert "--workdir" in output
     assert output.endswith("[]\n")
+
+
+def test_the_console_script_runs_config_files_that_import_modules_of_the_current_directory(tmp_path):
+    script = pathlib.Path(sys.executable).with_name("igpt_jax")
+    arguments = ["train", "--config=experiments/emoji.py:resolution=7", f"--workdir={tmp_path / 'run'}"]
+    refused = subprocess.run([script, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "resolution=7 is not one of 16, 24, 32" in refused.stderr
