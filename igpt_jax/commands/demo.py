@@ -93,7 +93,8 @@ def load_player(path: str, palette: str | None) -> Player:
     if workdir.holds(pathlib.Path(path)):
         try:
             run = Run(saved_config(pathlib.Path(path)), pathlib.Path(path))
-            held_out = _first(run.examples(run.test_source), EXAMPLES, own_palette)
+            held_out = _first(run.examples(run.test_source), min(COMPARED, len(run.test_source)), own_palette)
+            held_out = held_out[np.linspace(0, len(held_out) - 1, EXAMPLES).astype(int)]
             train = _first(run.examples(run.train_source), min(COMPARED, len(run.train_source)), own_palette)
         except InputError as error:
             print(f"no images to try with {path}: {error}", file=sys.stderr)

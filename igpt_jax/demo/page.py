@@ -26,6 +26,8 @@ CSS = """
 footer { display: none !important; }
 #examples img { image-rendering: pixelated; }
 #examples .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)) !important; }
+#examples .grid-container { grid-auto-rows: auto !important; height: auto !important; }
+#examples .grid-wrap { height: auto !important; min-height: 0 !important; }
 #examples .grid-container button { aspect-ratio: 1; height: auto; }
 .pictures { display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 16px; }
 .pictures figure { margin: 0; width: 104px; }
