@@ -119,7 +119,7 @@ def optimal_growth(points: Iterable[Point]) -> tuple[PowerLaw, PowerLaw]:
 
 
 def bootstrap(
-    points: Iterable[Point], *, seed: int, draws: int = 1000, level: float = 0.9
+    points: Iterable[Point], *, seed: int, draws: int = 500, level: float = 0.9
 ) -> dict[str, tuple[float, float]]:
     """Estimates how uncertain the exponents are, by resampling the runs of every budget with replacement.
 
