@@ -1,6 +1,6 @@
 """Opens a page in the browser on which a model completes pictures."""
 
-import importlib.util
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -38,8 +38,10 @@ def main(options: flags.FlagValues) -> None:
     paths = [path for path in (options.workdir, *(options.weights or "").split(",")) if path]
     if not paths:
         raise InputError("give --workdir=DIR, or --weights=PATH (Hugging Face or OpenAI weights)")
-    if not importlib.util.find_spec("gradio"):
-        raise InputError("the page needs gradio; pip install 'igpt_jax[demo]', or pip install gradio")
+    try:
+        importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError("the page needs gradio; pip install 'igpt_jax[demo]', or pip install gradio") from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the uploads are deleted then too
     with tempfile.TemporaryDirectory() as uploads:
         # gradio reads these variables when it is imported.
