@@ -34,7 +34,7 @@ from experiments.benchmark.measure import Side, compare, machine
 from experiments.benchmark.ours import training_step
 from experiments.recipe import INGREDIENTS, RECIPES, add_ingredients
 from experiments.runs import Job, Result, nats_per_token, probe_accuracy, raw_pixels
-from experiments.scheduler import Scheduler
+from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import SIZES, ModelConfig, RunConfig, default_config
 from igpt_jax.errors import InputError
@@ -166,7 +166,7 @@ def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, dict[str,
 
     def held_out(names: Sequence[str], steps: int, rates: dict[str, float]) -> float:
         candidate = training(data, names, steps, rates=rates, probe="last")
-        _make(scheduler, [candidate])
+        scheduler.make_all([candidate])
         nats = nats_per_token(Result(candidate, scheduler.directory, SEARCHING_SEED))
         tried[candidate.name] = nats
         return -nats
@@ -224,28 +224,8 @@ def main(arguments: list[str]) -> int:
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the number of cores"
     )
     options = parser.parse_args(arguments)
-    try:
-        measure(options, "python -m experiments.modern " + " ".join(arguments))
-    except RunFailed as error:
-        print(f"experiments.modern: {error}", file=sys.stderr)
-        return 1
-    except InputError as error:
-        print(f"experiments.modern: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("experiments.modern: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
-
-
-class RunFailed(Exception):
-    """A run ended with a status other than 0; the message names it."""
-
-
-def _make(scheduler: Scheduler, wanted: Sequence[Job]) -> None:
-    failures = scheduler.make(wanted)
-    if failures:
-        raise RunFailed("; ".join(failures))
+    command = "python -m experiments.modern " + " ".join(arguments)
+    return exit_status("experiments.modern", lambda: measure(options, command))
 
 
 def measure(options: argparse.Namespace, command: str) -> None:
@@ -271,7 +251,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
     for stage in (compared, ablated):
         for data in options.data:
             named_jobs = stage(data, rates[data])
-            _make(scheduler, [job for _, job in named_jobs])
+            scheduler.make_all([job for _, job in named_jobs])
             rows.setdefault(data, []).extend(_row(name, job, directory) for name, job in named_jobs)
             _write_results(directory / "results" / data, data, rows[data], facts)
     for data in options.data:

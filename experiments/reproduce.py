@@ -24,7 +24,7 @@ from typing import Any
 
 from experiments import claims, scales
 from experiments.benchmark.measure import machine
-from experiments.scheduler import Scheduler, total_seconds
+from experiments.scheduler import Scheduler, exit_status, total_seconds
 from experiments.tables import markdown, measure, write_json
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
@@ -68,14 +68,8 @@ def main(arguments: list[str]) -> int:
       The exit status: 0 for success, 1 if a run failed, 2 for bad input, 130 if interrupted.
     """
     options = _parser().parse_args(arguments)
-    try:
-        return reproduce(options, "python -m experiments.reproduce " + " ".join(arguments))
-    except InputError as error:
-        print(f"experiments.reproduce: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("experiments.reproduce: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    command = "python -m experiments.reproduce " + " ".join(arguments)
+    return exit_status("experiments.reproduce", lambda: reproduce(options, command))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,24 +31,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from experiments.arguments import read_arguments
 from experiments.benchmark.measure import machine
 from experiments.recipe import RECIPES, add_ingredients
-from experiments.runs import Job, Result, in_order, nats_per_token, probe_accuracy
+from experiments.runs import Job, Result, nats_per_token, probe_accuracy
 from experiments.scaling_figures import draw_isoflops, draw_optima, draw_surface
-from experiments.scaling_law import (
-    Optimum,
-    Point,
-    Surface,
-    bootstrap,
-    by_budget,
-    fit_surface,
-    optimal_growth,
-    optimum,
-)
-from experiments.scheduler import Scheduler
+from experiments.scaling_law import Optimum, Point, PowerLaw, bootstrap, fit_surface, optima, optimal_growth, power_law
+from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import ModelConfig, default_config
 from igpt_jax.errors import InputError
@@ -63,6 +53,7 @@ class Scale:
 
     data: str
     colors: int
+    images: int  # in an epoch
     batch_size: int
     resolutions: tuple[int, ...]  # the second one has the paper's recipe alone
     shapes: tuple[tuple[int, int, int], ...]  # layers, width, heads, from small to large
@@ -76,6 +67,7 @@ SCALES = {
     "miniature": Scale(
         data="photographs",
         colors=64,
+        images=4096,
         batch_size=16,
         resolutions=(12, 8),
         shapes=(
@@ -89,6 +81,7 @@ SCALES = {
     "paper": Scale(
         data="imagenet2012",
         colors=512,
+        images=1_229_934,
         batch_size=128,
         resolutions=(32, 16),
         shapes=(
@@ -133,16 +126,15 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     add_ingredients(config, RECIPES[chosen["recipe"]])
     config.steps = _steps(model_of(scale, chosen["size"], resolution), chosen["flops"], scale.batch_size)
     config.optimizer.learning_rate = chosen["rate"]
+    config.optimizer.warmup_epochs = WARMUP * config.steps * scale.batch_size / scale.images
     config.evaluate.probe.layers = (layers // 2, layers)
     config.checkpoint_every = max(1, config.steps)
     if chosen["scale"] == "miniature":
         config.model.unroll = layers
         config.evaluate.batch_size = 64
-        config.optimizer.warmup_epochs = WARMUP * config.steps * scale.batch_size / 4096
         config.log_every = max(1, config.steps // 20)
     else:
         config.model.dtype, config.model.remat = "bfloat16", "auto"
-        config.optimizer.warmup_epochs = WARMUP * config.steps * scale.batch_size / 1_229_934
         config.checkpoint_every = 10_000
     return config
 
@@ -200,25 +192,7 @@ class Run:
         return Point(self.flops, parameters(self.model), self.tokens, value)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """rate = coefficient * width^exponent."""
-
-    coefficient: float
-    exponent: float
-
-    def __call__(self, width: int) -> float:
-        """The peak learning rate of a width."""
-        return self.coefficient * width**self.exponent
-
-
-def fit_rule(rates: dict[int, float]) -> Rule:
-    """Fits a power law to the best rates by width."""
-    exponent, intercept = np.polyfit(np.log(list(rates)), np.log(list(rates.values())), 1)
-    return Rule(math.exp(intercept), float(exponent))
-
-
-def grid(name: str, recipe: str, resolution: int, rule: Rule) -> list[Run]:
+def grid(name: str, recipe: str, resolution: int, rule: PowerLaw) -> list[Run]:
     """All runs of one recipe at one resolution."""
     scale = SCALES[name]
     return [
@@ -228,10 +202,10 @@ def grid(name: str, recipe: str, resolution: int, rule: Rule) -> list[Run]:
     ]
 
 
-def held_out_run(name: str, recipe: str, points: Sequence[Point], rule: Rule) -> Run:
+def held_out_run(name: str, recipe: str, optima: Sequence[Optimum], rule: PowerLaw) -> Run:
     """The run of the larger budget: of the sizes there are, the one that the law says is best."""
     scale, resolution = SCALES[name], SCALES[name].resolutions[0]
-    wanted, _ = optimal_growth(points)
+    wanted, _ = optimal_growth(optima)
     target = math.log(wanted(scale.held_out_budget))
     size = min(
         range(len(scale.shapes)),
@@ -254,25 +228,11 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--list", action="store_true", help="print commands and costs, and run nothing")
     options = parser.parse_args(arguments)
-    try:
-        if options.list:
-            print(listing(options.scale, options.workdir))
-        else:
-            measure(options, "python -m experiments.scaling " + " ".join(arguments))
-    except RunFailed as error:
-        print(f"experiments.scaling: {error}", file=sys.stderr)
-        return 1
-    except InputError as error:
-        print(f"experiments.scaling: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("experiments.scaling: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
-
-
-class RunFailed(Exception):
-    """A run ended with a status other than 0; the message names it."""
+    if options.list:
+        print(listing(options.scale, options.workdir))
+        return 0
+    command = "python -m experiments.scaling " + " ".join(arguments)
+    return exit_status("experiments.scaling", lambda: measure(options, command))
 
 
 def listing(name: str, workdir: pathlib.Path) -> str:
@@ -280,7 +240,7 @@ def listing(name: str, workdir: pathlib.Path) -> str:
     scale = SCALES[name]
     lines, flops = [], 0.0
     for recipe in RECIPES:
-        for run in grid(name, recipe, scale.resolutions[0], Rule(scale.rates[1], 0.0)):
+        for run in grid(name, recipe, scale.resolutions[0], PowerLaw(scale.rates[1], 0.0)):
             config, *flags = run.job.flags(workdir, SEED)
             lines.append(" ".join(["python -m igpt_jax train", config, *flags, f"--workdir={workdir / run.job.name}"]))
             flops += run.flops
@@ -309,19 +269,19 @@ def measure(options: argparse.Namespace, command: str) -> None:
     settings = [(recipe, scale.resolutions[0]) for recipe in RECIPES]
     settings += [("paper", resolution) for resolution in scale.resolutions[1:]]
     grids = {setting: grid(name, *setting, rules[setting[0]]) for setting in settings}
-    _make(scheduler, [run.job for runs in grids.values() for run in runs])
+    scheduler.make_all([run.job for runs in grids.values() for run in runs])
 
     fitted = {setting: _fitted(runs, directory) for setting, runs in grids.items()}
     larger = {}
     for recipe, resolution in settings[: len(RECIPES)]:
         law = fitted[recipe, resolution]
-        run = held_out_run(name, recipe, law["points"], rules[recipe])
+        run = held_out_run(name, recipe, law["optima"], rules[recipe])
         prediction = results / f"prediction-{recipe}.json"
         if not prediction.exists():  # it is never written again
             predicted = law["surface"](parameters(run.model), run.tokens)
             write_json(prediction, {"run": dataclasses.asdict(run), "nats_per_token": predicted})
         larger[recipe] = run
-    _make(scheduler, [run.job for run in larger.values()])
+    scheduler.make_all([run.job for run in larger.values()])
     held_out = {}
     for recipe, run in larger.items():
         predicted = json.loads((results / f"prediction-{recipe}.json").read_text())["nats_per_token"]
@@ -330,7 +290,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
     write_results(results, facts, fitted, held_out)
 
 
-def searched_rule(scheduler: Scheduler, name: str, recipe: str) -> Rule:
+def searched_rule(scheduler: Scheduler, name: str, recipe: str) -> PowerLaw:
     """Searches the rates of three widths at the smallest budget, and fits a rule to them."""
     scale, found = SCALES[name], {}
     for size in SEARCHED_SIZES:
@@ -338,16 +298,11 @@ def searched_rule(scheduler: Scheduler, name: str, recipe: str) -> Rule:
         def held_out(rate: float, size: int = size) -> float:
             run = Run(name, recipe, scale.resolutions[0], scale.budgets[0], size, rate)
             job = dataclasses.replace(run.job, name=f"{run.job.name}-{rate:g}")
-            _make(scheduler, [job])
+            scheduler.make_all([job])
             return -nats_per_token(Result(job, scheduler.directory, SEARCHING_SEED))
 
         found[scale.shapes[size][1]] = best(search(scale.rates, held_out))
-    return fit_rule(found)
-
-
-def _make(scheduler: Scheduler, wanted: Sequence[Job]) -> None:
-    if failures := scheduler.make(in_order(wanted)):
-        raise RunFailed("; ".join(failures))
+    return power_law(list(found), list(found.values()))
 
 
 def _fitted(runs: Sequence[Run], directory: pathlib.Path) -> dict[str, Any]:
@@ -355,16 +310,17 @@ def _fitted(runs: Sequence[Run], directory: pathlib.Path) -> dict[str, Any]:
     measured = [Result(run.job, directory, SEED) for run in runs]
     points = [run.point(nats_per_token(result)) for run, result in zip(runs, measured, strict=True)]
     errors = [run.point(100 - probe_accuracy(result)) for run, result in zip(runs, measured, strict=True)]
-    parameters_law, tokens_law = optimal_growth(points)
+    best = optima(points)
+    parameters_law, tokens_law = optimal_growth(best)
     return {
         "points": points,
-        "optima": [optimum(group) for group in by_budget(points).values()],
+        "optima": best,
         "parameters_exponent": parameters_law.exponent,
         "tokens_exponent": tokens_law.exponent,
         "intervals": bootstrap(points, seed=SEED),
         "surface": fit_surface(points),
         "probe_errors": errors,
-        "probe_optima": [optimum(group) for group in by_budget(errors).values()],
+        "probe_optima": optima(errors),
     }
 
 
@@ -392,7 +348,7 @@ def write_results(
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return dataclasses.asdict(value) if isinstance(value, Point | Optimum | Surface) else value
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
 def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dict[str, float]]) -> str:
@@ -412,9 +368,9 @@ def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dic
         cells = [
             name,
             f"{law['parameters_exponent']:.2f}",
-            _interval(law["intervals"]["parameters"]),
+            _interval(law["intervals"].parameters),
             f"{law['tokens_exponent']:.2f}",
-            _interval(law["intervals"]["tokens"]),
+            _interval(law["intervals"].tokens),
             f"{law['surface'].irreducible:.3f}",
             f"{inside} of {len(law['optima'])}",
         ]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.scaling_law import Optimum, Point, Surface, by_budget, optimum, parabola, power_law
-from igpt_jax.files import atomic_write, make_directory
+from igpt_jax.report.figures import save_figure
 
 COLORS = ("#1f6f8b", "#c2571a", "#6b8e23", "#7a4f9a")
 
@@ -45,7 +45,7 @@ def draw_optima(path: pathlib.Path, optima: Mapping[str, Sequence[Optimum]]) -> 
         axes.set(title=f"best number of {name}", xlabel="budget C (FLOPs)")
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_surface(path: pathlib.Path, title: str, points: Sequence[Point], surface: Surface) -> None:
@@ -69,10 +69,4 @@ def _finish(figure: Figure, path: pathlib.Path, *, legend: bool = True) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
         axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    make_directory(path.parent)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=150)
+    save_figure(figure, path)

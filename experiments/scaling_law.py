@@ -41,14 +41,14 @@ class Optimum:
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-    """y = coefficient * flops^exponent."""
+    """y = coefficient * x^exponent."""
 
     coefficient: float
     exponent: float
 
-    def __call__(self, flops: float) -> float:
+    def __call__(self, x: float) -> float:
         """Evaluates the law."""
-        return self.coefficient * flops**self.exponent
+        return self.coefficient * x**self.exponent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,25 +102,33 @@ def optimum(points: Sequence[Point]) -> Optimum:
     return Optimum(points[0].flops, math.exp(best), math.exp(np.polyval(tokens, best)), value, bool(inside))
 
 
-def power_law(flops: Sequence[float], values: Sequence[float]) -> PowerLaw:
+def power_law(xs: Sequence[float], ys: Sequence[float]) -> PowerLaw:
     """Fits a power law by least squares in logarithms."""
-    exponent, intercept = np.polyfit(np.log(flops), np.log(values), 1)
+    exponent, intercept = np.polyfit(np.log(xs), np.log(ys), 1)
     return PowerLaw(math.exp(intercept), float(exponent))
 
 
-def optimal_growth(points: Iterable[Point]) -> tuple[PowerLaw, PowerLaw]:
+def optima(points: Iterable[Point]) -> list[Optimum]:
+    """Finds the best size for every budget, from the smallest budget on."""
+    return [optimum(group) for group in by_budget(points).values()]
+
+
+def optimal_growth(best: Sequence[Optimum]) -> tuple[PowerLaw, PowerLaw]:
     """Returns how the best number of parameters and of tokens grow with the budget."""
-    optima = [optimum(group) for group in by_budget(points).values()]
-    flops = [best.flops for best in optima]
-    return (
-        power_law(flops, [best.parameters for best in optima]),
-        power_law(flops, [best.tokens for best in optima]),
-    )
+    flops = [one.flops for one in best]
+    return power_law(flops, [one.parameters for one in best]), power_law(flops, [one.tokens for one in best])
 
 
-def bootstrap(
-    points: Iterable[Point], *, seed: int, draws: int = 500, level: float = 0.9
-) -> dict[str, tuple[float, float]]:
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """How uncertain two exponents are."""
+
+    parameters: tuple[float, float]
+    tokens: tuple[float, float]
+    kept: float  # the fraction of the draws that had all their minima inside
+
+
+def bootstrap(points: Iterable[Point], *, seed: int, draws: int = 500, level: float = 0.9) -> Intervals:
     """Estimates how uncertain the exponents are, by resampling the runs of every budget with replacement.
 
     A draw in which the minimum of a budget is not inside its curve is dropped.
@@ -132,25 +140,24 @@ def bootstrap(
       level: probability of the intervals.
 
     Returns:
-      "parameters" and "tokens": the interval of the exponent; and "kept": the fraction of draws used, twice.
+      The intervals of the exponents; NaN if no draw was kept.
     """
     rng, groups = np.random.default_rng(seed), by_budget(points)
-    exponents: list[tuple[float, float]] = []
+    exponents: list[list[float]] = []
     for _ in range(draws):
-        drawn: list[Point] = []
+        best: list[Optimum] = []
         for group in groups.values():
             chosen = [group[i] for i in rng.integers(0, len(group), len(group))]
-            if len({point.parameters for point in chosen}) < 3 or not optimum(chosen).inside:
+            if len({point.parameters for point in chosen}) < 3 or not (one := optimum(chosen)).inside:
                 break
-            drawn += chosen
+            best.append(one)
         else:
-            exponents.append(tuple(law.exponent for law in optimal_growth(drawn)))  # type: ignore[arg-type]
+            exponents.append([law.exponent for law in optimal_growth(best)])
     if not exponents:
-        return {"parameters": (math.nan, math.nan), "tokens": (math.nan, math.nan), "kept": (0.0, 0.0)}
+        return Intervals((math.nan, math.nan), (math.nan, math.nan), 0.0)
     tail = (1 - level) / 2
     low, high = np.quantile(exponents, (tail, 1 - tail), axis=0)
-    kept = len(exponents) / draws
-    return {"parameters": (low[0], high[0]), "tokens": (low[1], high[1]), "kept": (kept, kept)}
+    return Intervals((low[0], high[0]), (low[1], high[1]), len(exponents) / draws)
 
 
 def fit_surface(points: Sequence[Point]) -> Surface:

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.runs import FINISHED, Job, finished, in_order, work_directory
 from experiments.tables import write_json
+from igpt_jax.errors import InputError
 from igpt_jax.search import best, search
 from igpt_jax.train.metrics import METRICS, read_metrics
 
@@ -35,6 +36,29 @@ class Task:
 
 class Failed(Exception):
     """A command ended with a status other than 0, or was stopped; the message names it and its log."""
+
+
+class RunFailed(Exception):
+    """Runs ended with a status other than 0, or could not start for that reason; the message names them."""
+
+
+def exit_status(program: str, measure: Callable[[], int | None]) -> int:
+    """Calls what a command line asks for, and explains what stops it in one line on stderr.
+
+    Returns:
+      The exit status: what `measure` returns, or 0; 1 if a run failed, 2 for bad input, 130 if interrupted.
+    """
+    try:
+        return measure() or 0
+    except RunFailed as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except InputError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +133,15 @@ class Scheduler:
                     minutes = (time.monotonic() - start) / 60
                     print(f"[{minutes:5.1f} min] {len(done)} of {len(tasks)}: {task}, {seconds:.0f} s", flush=True)
         return failures
+
+    def make_all(self, wanted: Sequence[Job]) -> None:
+        """Runs all tasks of the wanted jobs that have not finished.
+
+        Raises:
+          RunFailed: one of them failed.
+        """
+        if failures := self.make(wanted):
+            raise RunFailed("; ".join(failures))
 
     def _cores(self) -> list[int | None]:
         if self.workers == 1 or not hasattr(os, "sched_setaffinity"):

@@ -1,13 +1,13 @@
 """Opens a page in the browser on which a model completes pictures."""
 
 import importlib.metadata
+import itertools
+import math
 import os
 import pathlib
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -15,18 +15,16 @@ from absl import flags
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import ParallelConfig
 from igpt_jax.data.palette import Palette
+from igpt_jax.data.records import Source
 from igpt_jax.demo.player import Player
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import make_mesh
-from igpt_jax.progress import progress
-from igpt_jax.types import HostBatch
+from igpt_jax.progress import track
 from igpt_jax.weights import workdir
 from igpt_jax.weights.load import MissingPalette, load
 
 EXAMPLES = 12  # held-out images to try
 COMPARED = 20_000  # training images to compare completions with
-LIMITS: dict[str, Any] = {"max_file_size": "10mb", "max_threads": 8}
-QUEUE: dict[str, Any] = {"max_size": 16, "default_concurrency_limit": 1}
 
 
 def main(options: flags.FlagValues) -> None:
@@ -52,7 +50,7 @@ def main(options: flags.FlagValues) -> None:
 
         page = build({path: load_player(path, options.palette) for path in paths})
         try:
-            page.queue(**QUEUE).launch(
+            page.queue(max_size=16, default_concurrency_limit=1).launch(
                 server_name=options.host,
                 server_port=options.port,
                 inbrowser=options.browser,
@@ -66,7 +64,8 @@ def main(options: flags.FlagValues) -> None:
                 mcp_server=False,
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
                 css=CSS,
-                **LIMITS,
+                max_file_size="10mb",
+                max_threads=8,
             )
         except OSError as error:
             raise InputError(f"port {options.port} of {options.host} is taken; give another --port") from error
@@ -95,21 +94,17 @@ def load_player(path: str, palette: str | None) -> Player:
     if workdir.holds(pathlib.Path(path)):
         try:
             run = Run(saved_config(pathlib.Path(path)), pathlib.Path(path))
-            held_out = _first(run.examples(run.test_source), min(COMPARED, len(run.test_source)), own_palette)
+            held_out = _first(run, run.test_source, own_palette)
             held_out = held_out[np.linspace(0, len(held_out) - 1, EXAMPLES).astype(int)]
-            train = _first(run.examples(run.train_source), min(COMPARED, len(run.train_source)), own_palette)
+            train = _first(run, run.train_source, own_palette)
         except InputError as error:
             print(f"no images to try with {path}: {error}", file=sys.stderr)
     return Player(model, pretrained.params, own_palette, mesh, held_out, train)
 
 
-def _first(batches: Iterator[HostBatch], count: int, palette: Palette) -> np.ndarray:
-    """The first images of a source at the model's resolution, (count, r, r, 3) uint8."""
-    images: list[np.ndarray] = []
-    with progress("reading images", count, "image") as advance:
-        for batch in batches:
-            images.append(palette.decode(batch["tokens"]))
-            advance(len(batch["tokens"]))
-            if sum(map(len, images)) >= count:
-                break
-    return np.concatenate(images)[:count]
+def _first(run: Run, source: Source, palette: Palette) -> np.ndarray:
+    """The first images of a source at the model's resolution, at most `COMPARED`: (n, r, r, 3) uint8."""
+    count = min(COMPARED, len(source))
+    batches = itertools.islice(run.examples(source), math.ceil(count / run.config.evaluate.batch_size))
+    tracked = track(batches, "reading images", count, "image", lambda batch: len(batch["tokens"]))
+    return np.concatenate([palette.decode(batch["tokens"]) for batch in tracked])[:count]

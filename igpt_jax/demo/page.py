@@ -25,8 +25,11 @@ colors. It draws what is missing.
 CSS = """
 footer { display: none !important; }
 #examples img { image-rendering: pixelated; }
-#examples .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)) !important; }
-#examples .grid-container { grid-auto-rows: auto !important; height: auto !important; }
+#examples .grid-container {
+  grid-template-columns: repeat(6, minmax(0, 1fr)) !important;
+  grid-auto-rows: auto !important;
+  height: auto !important;
+}
 #examples .grid-wrap { height: auto !important; min-height: 0 !important; }
 #examples .grid-container button { aspect-ratio: 1; height: auto; }
 .pictures { display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 16px; }
@@ -113,10 +116,10 @@ def build(players: Mapping[str, Player]) -> gr.Blocks:
                 sampler = Sampler(temperature, 0, top_p)
                 for completions in player.complete(image, given, n, sampler, seed):
                     drawn = [(picture, f"completion {i}") for i, picture in enumerate(completions, start=1)]
-                    yield _section("Completions", shown + drawn)
+                    sections = [_section("Completions", shown + drawn)]
+                    yield sections[0]
             except InputError as error:
                 raise gr.Error(str(error), print_exception=False) from error
-            sections = [_section("Completions", shown + drawn)]
             if near := player.neighbors(completions):
                 caption = "nearest to {}, differs by {:.0f} of 255"
                 sections.append(

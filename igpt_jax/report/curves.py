@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from igpt_jax.files import atomic_write, make_directory
+from igpt_jax.report.figures import save_figure
 
 INK, ACCENT, MUTED = "#222222", "#1f6f8b", "#999999"
 
@@ -29,7 +29,7 @@ def plot_loss(path: pathlib.Path, metrics: Sequence[Mapping[str, float]], split:
         points = [(line["step"], line[name]) for line in metrics if name in line]
         axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) < 20 else None)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_probe(
@@ -56,7 +56,7 @@ def plot_probe(
     axes.set_xticks(list(layers))
     axes.set_ylim(0, 105)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -79,7 +79,7 @@ def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str
     axes.minorticks_off()
     axes.set_ylim(0, 105)
     axes.legend(frameon=False, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
@@ -105,7 +105,7 @@ def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int
         axes.set_xlabel(size)
         axes.set_title(cost, fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(
@@ -134,7 +134,7 @@ def plot_curves(
     if falls:
         axes.invert_xaxis()
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_bars(path: pathlib.Path, title: str, y: str, bars: Mapping[str, tuple[float, float]]) -> None:
@@ -154,7 +154,7 @@ def plot_bars(path: pathlib.Path, title: str, y: str, bars: Mapping[str, tuple[f
         axes.annotate(f"{height:.1f}", (i, height + deviation), (0, 3), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(bars)), list(bars), fontsize=8)
     axes.set_ylim(bottom=0)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str, float]]) -> None:
@@ -178,7 +178,7 @@ def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str
     axes.set_yticks(range(len(shares)), list(shares), fontsize=8)
     axes.invert_yaxis()
     axes.legend(frameon=False, ncols=len(parts), fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.1))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -188,9 +188,3 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     return figure, axes
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    make_directory(path.parent)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=150)

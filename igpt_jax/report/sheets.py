@@ -10,6 +10,7 @@ from PIL import Image
 
 from igpt_jax.data.palette import Palette
 from igpt_jax.files import atomic_write, make_directory
+from igpt_jax.report.figures import save_figure
 
 VISIBLE = 96  # approximate side of an enlarged image, in pixels
 GRAY = np.uint8(127)  # marks pixels that are hidden or not yet sampled
@@ -36,7 +37,7 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
     bottom.imshow(tile(np.stack([images, quantized])))
     bottom.set_title("originals above, quantized below", fontsize=10)
     bottom.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
@@ -97,7 +98,7 @@ def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -
         heat = below.imshow(maps[i], cmap=colors, vmin=1, vmax=max(2, maps.max()))
         below.set_title(f"{(passes_bt[i] > 0).sum() / passes_bt[i].max():.2f} a pass", fontsize=8)
     figure.colorbar(heat, ax=grid, label="pixels in the same pass")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_completions(
@@ -126,7 +127,7 @@ def plot_completions(
             axes.set_axis_off()
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> None:
@@ -150,7 +151,7 @@ def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> N
         heat = right.imshow(nats[i], cmap="inferno", vmin=0, vmax=nats.max())
         right.set_title(f"{nats[i].mean():.2f}", fontsize=8)
     figure.colorbar(heat, ax=grid, label="nats per pixel")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_neighbors(
@@ -177,7 +178,7 @@ def plot_neighbors(
         below.imshow(neighbors[i])
         below.set_title(f"{rms[i]:.0f}", fontsize=8)
     figure.suptitle("samples above their nearest training images (root mean square difference, 0-255)", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def tile(images: np.ndarray) -> np.ndarray:
@@ -206,9 +207,3 @@ def _square(images: np.ndarray) -> np.ndarray:
     missing = -len(images) % columns
     blank = np.full((missing, *images.shape[1:]), 255, np.uint8)
     return np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    make_directory(path.parent)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=150)

@@ -8,8 +8,8 @@ import pytest
 
 from experiments import scaling
 from experiments.runs import FINISHED, work_directory
-from experiments.scaling import SCALES, Rule, fit_rule, get_config, grid, main, parameters
-from experiments.scaling_law import Surface
+from experiments.scaling import SCALES, get_config, grid, main, parameters
+from experiments.scaling_law import PowerLaw, Surface, power_law
 from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.flops import training_flops
@@ -23,7 +23,7 @@ LAW = Surface(irreducible=1.2, a=30.0, b=3000.0, alpha=0.4, beta=0.6)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("recipe", ["paper", "modern"])
 def test_every_run_spends_its_budget(scale, recipe):
-    runs = grid(scale, recipe, SCALES[scale].resolutions[0], Rule(0.01, -0.3))
+    runs = grid(scale, recipe, SCALES[scale].resolutions[0], PowerLaw(0.01, -0.3))
     assert len(runs) == 6 * len(SCALES[scale].budgets)
     for run in runs:
         config = RunConfig.from_dict(get_config(",".join(run.job.arguments)).to_dict())
@@ -47,7 +47,7 @@ def test_the_parameters_are_those_of_the_network_without_embeddings_and_gains(re
 
 
 def test_a_power_law_of_rates_is_inverted():
-    rule = fit_rule({width: 0.2 * width**-0.7 for width in (16, 32, 48)})
+    rule = power_law((16, 32, 48), [0.2 * width**-0.7 for width in (16, 32, 48)])
     assert rule(64) == pytest.approx(0.2 * 64**-0.7)
 
 
@@ -75,7 +75,7 @@ def finished(tmp_path):
     scale = SCALES["miniature"]
     settings = [(recipe, scale.resolutions[0]) for recipe in ("paper", "modern")] + [("paper", scale.resolutions[1])]
     for recipe, resolution in settings:
-        for run in grid("miniature", recipe, resolution, Rule(scale.rates[1], 0.0)):
+        for run in grid("miniature", recipe, resolution, PowerLaw(scale.rates[1], 0.0)):
             finish(tmp_path, run, 0, LAW(parameters(run.model), run.tokens))
     for recipe in ("paper", "modern"):
         for size in scaling.SEARCHED_SIZES:

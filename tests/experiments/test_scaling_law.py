@@ -12,6 +12,7 @@ from experiments.scaling_law import (
     bootstrap,
     by_budget,
     fit_surface,
+    optima,
     optimal_growth,
     optimum,
     parabola,
@@ -58,7 +59,7 @@ def test_a_power_law_is_inverted():
 
 
 def test_the_exponents_are_those_that_the_surface_implies():
-    parameters, tokens = optimal_growth(runs())
+    parameters, tokens = optimal_growth(optima(runs()))
     assert parameters.exponent == pytest.approx(LAW.parameters_exponent, abs=0.01)
     assert tokens.exponent == pytest.approx(1 - LAW.parameters_exponent, abs=0.01)
     assert all(optimum(group).inside for group in by_budget(runs()).values())
@@ -81,16 +82,16 @@ def test_one_failed_run_does_not_move_the_surface():
 def test_the_intervals_of_noisy_runs_hold_the_true_exponent_and_shrink_with_the_noise():
     loud, quiet = (bootstrap(runs(noise=noise, seed=1), seed=0, draws=200) for noise in (3e-3, 3e-4))
     for intervals in (loud, quiet):
-        low, high = intervals["parameters"]
+        low, high = intervals.parameters
         assert low - 0.01 < LAW.parameters_exponent < high + 0.01
-    widths = [high - low for low, high in (loud["parameters"], quiet["parameters"])]
+    widths = [high - low for low, high in (loud.parameters, quiet.parameters)]
     assert widths[1] < widths[0]
-    assert quiet["kept"][0] > 0.7
+    assert quiet.kept > 0.7
 
 
 def test_the_bootstrap_says_when_no_draw_has_a_minimum():
     points = [dataclasses.replace(point, value=-math.log(point.parameters)) for point in runs()]
-    assert math.isnan(bootstrap(points, seed=0, draws=20)["parameters"][0])
+    assert math.isnan(bootstrap(points, seed=0, draws=20).parameters[0])
 
 
 def test_the_parabola_passes_through_three_points():

@@ -31,6 +31,13 @@ def batches_from(step):
         yield {"tokens": tokens, "index": np.arange(8 * number, 8 * number + 8, dtype=np.int32)}
 
 
+def batches_cut_off_at_5(step):
+    for number, batch in enumerate(batches_from(step), start=step):
+        if number == 5:
+            raise KeyboardInterrupt
+        yield batch
+
+
 def evaluate(params):
     return {"test/nats_per_token": np.asarray(params["sos"]).sum()}
 

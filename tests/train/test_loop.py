@@ -13,7 +13,7 @@ from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.state import init_params
-from tests.train.runs import PALETTE, assert_equal, batches_from, metrics_of, train, with_options
+from tests.train.runs import PALETTE, assert_equal, batches_cut_off_at_5, metrics_of, train, with_options
 
 CONFIG = with_options(checkpoint_every=4)
 
@@ -29,14 +29,8 @@ def without_times(lines):
 def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
     undisturbed = run(tmp_path / "a")
 
-    def cut_off(step):
-        for number, batch in enumerate(batches_from(step), start=step):
-            if number == 5:
-                raise KeyboardInterrupt
-            yield batch
-
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "b", batches_from=cut_off)
+        run(tmp_path / "b", batches_from=batches_cut_off_at_5)
     resumed = run(tmp_path / "b")
     jax.tree.map(np.testing.assert_array_equal, undisturbed, resumed)
     lines = [without_times(read_metrics(tmp_path / name / "metrics.jsonl")) for name in "ab"]

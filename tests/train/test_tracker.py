@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from igpt_jax.train.metrics import read_metrics
-from tests.train.runs import batches_from, train, with_options
+from tests.train.runs import batches_cut_off_at_5, train, with_options
 
 
 def loss_by_step(lines):
@@ -17,14 +17,8 @@ def interrupted_run(workdir, tracker):
     """The losses in the metrics file of a run that was cut off, with logged steps after its last checkpoint."""
     config = with_options(checkpoint_every=4, tracker=tracker)
 
-    def cut_off(step):
-        for number, batch in enumerate(batches_from(step), start=step):
-            if number == 5:
-                raise KeyboardInterrupt
-            yield batch
-
     with pytest.raises(KeyboardInterrupt):
-        train(workdir, config=config, batches_from=cut_off)
+        train(workdir, config=config, batches_from=batches_cut_off_at_5)
     train(workdir, config=config)
     return loss_by_step(read_metrics(workdir / "metrics.jsonl"))
 
