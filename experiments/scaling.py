@@ -14,10 +14,14 @@ parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, 
 2. All budgets and sizes run, for both recipes; and for the paper's recipe at a second resolution.
 3. The laws are fitted.  They predict the loss of one run of a larger budget.  The prediction is written to
    prediction.json before this run starts.
-4. That run is made, and everything is written to results/.
+4. That run is made, and everything is written to results/.  `python -m igpt_jax plan --flops=1e20 --law=FILE` takes
+   its law-*.json.
+
+The best size is found for three metrics: held-out loss, the probe's accuracy, and the Fréchet distance of samples.
 
 As a config, its arguments are size (a number in the list of sizes), flops (of forward and backward passes), resolution,
-recipe=paper|modern, scale, and rate, the peak learning rate.
+recipe=paper|modern, scale, and rate, the peak learning rate.  In the modern recipe, rate is Adam's; Muon's is 40 times
+as high, which is the ratio of the rates that modern.py found on digits.
 """
 
 import argparse
@@ -27,7 +31,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -35,15 +39,16 @@ import ml_collections
 from experiments.arguments import read_arguments
 from experiments.benchmark.measure import machine
 from experiments.recipe import RECIPES, add_ingredients
-from experiments.runs import Job, Result, nats_per_token, probe_accuracy
+from experiments.runs import Job, Result, nats_per_token, probe_accuracy, work_directory
 from experiments.scaling_figures import draw_isoflops, draw_optima, draw_surface
 from experiments.scaling_law import Optimum, Point, PowerLaw, bootstrap, fit_surface, optima, optimal_growth, power_law
+from experiments.scaling_samples import frechet_distances
 from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import ModelConfig, default_config
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
-from igpt_jax.model.flops import CHIPS, training_flops
+from igpt_jax.model.flops import CHIPS, matmul_parameters, training_flops
 from igpt_jax.search import best, search
 
 
@@ -59,7 +64,7 @@ class Scale:
     shapes: tuple[tuple[int, int, int], ...]  # layers, width, heads, from small to large
     budgets: tuple[float, ...]  # FLOPs of forward and backward passes
     held_out_budget: float
-    rates: tuple[float, ...]  # tried upwards until one is worse than the one before
+    rates: dict[str, tuple[float, ...]]  # by recipe; tried upwards until one is worse than the one before
 
 
 SIZES_PER_BUDGET = 6  # budget i takes the sizes i to i + 5
@@ -76,7 +81,10 @@ SCALES = {
         ),
         budgets=(3e11, 1e12, 3e12, 1e13),
         held_out_budget=3e13,
-        rates=(1.5e-3, 3e-3, 6e-3, 12e-3, 24e-3),
+        rates={
+            "paper": (1.5e-3, 3e-3, 6e-3, 12e-3, 24e-3),
+            "modern": (0.4e-3, 0.8e-3, 1.5e-3, 3e-3, 6e-3),
+        },
     ),
     "paper": Scale(
         data="imagenet2012",
@@ -90,12 +98,14 @@ SCALES = {
         ),
         budgets=(1e18, 3e18, 1e19, 3e19, 1e20),
         held_out_budget=3e20,
-        rates=(1e-3, 2e-3, 4e-3, 8e-3),
+        rates={"paper": (1e-3, 2e-3, 4e-3, 8e-3), "modern": (0.2e-3, 0.4e-3, 0.8e-3, 1.5e-3)},
     ),
 }
 SLICES = (("v5e:4x4", "TPU v5 lite", 16), ("v5p:2x2x4", "TPU v5", 16), ("v6e:8x8", "TPU v6 lite", 64))
 SEARCHED_SIZES = (1, 3, 5)
-SEED, SEARCHING_SEED = 0, 10
+FEATURES_SIZE = 5  # of the network whose features compare samples
+SEED, SEARCHING_SEED, FEATURES_SEED = 0, 10, 20
+MUON_RATE = 40  # Muon's learning rate as a multiple of Adam's
 WARMUP = 0.05  # fraction of the steps
 
 
@@ -126,6 +136,8 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     add_ingredients(config, RECIPES[chosen["recipe"]])
     config.steps = _steps(model_of(scale, chosen["size"], resolution), chosen["flops"], scale.batch_size)
     config.optimizer.learning_rate = chosen["rate"]
+    if config.optimizer.name == "muon":
+        config.optimizer.muon_learning_rate = MUON_RATE * chosen["rate"]
     config.optimizer.warmup_epochs = WARMUP * config.steps * scale.batch_size / scale.images
     config.evaluate.probe.layers = (layers // 2, layers)
     config.checkpoint_every = max(1, config.steps)
@@ -150,11 +162,6 @@ def _steps(model: ModelConfig, flops: float, batch_size: int) -> int:
     if steps < 1:
         raise InputError(f"flops={flops:g} are not enough for one step of this size; give more, or a smaller size")
     return steps
-
-
-def parameters(model: ModelConfig) -> int:
-    """Counts the weights of the matmuls: those of the blocks and of the token head."""
-    return model.layers * (4 * model.width**2 + 2 * model.width * model.mlp_width) + model.width * model.vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +196,7 @@ class Run:
 
     def point(self, value: float) -> Point:
         """The run with a value that was measured."""
-        return Point(self.flops, parameters(self.model), self.tokens, value)
+        return Point(self.flops, matmul_parameters(self.model), self.tokens, value)
 
 
 def grid(name: str, recipe: str, resolution: int, rule: PowerLaw) -> list[Run]:
@@ -209,7 +216,7 @@ def held_out_run(name: str, recipe: str, optima: Sequence[Optimum], rule: PowerL
     target = math.log(wanted(scale.held_out_budget))
     size = min(
         range(len(scale.shapes)),
-        key=lambda size: abs(math.log(parameters(model_of(scale, size, resolution))) - target),
+        key=lambda size: abs(math.log(matmul_parameters(model_of(scale, size, resolution))) - target),
     )
     return Run(name, recipe, resolution, scale.held_out_budget, size, rule(scale.shapes[size][1]))
 
@@ -240,7 +247,7 @@ def listing(name: str, workdir: pathlib.Path) -> str:
     scale = SCALES[name]
     lines, flops = [], 0.0
     for recipe in RECIPES:
-        for run in grid(name, recipe, scale.resolutions[0], PowerLaw(scale.rates[1], 0.0)):
+        for run in grid(name, recipe, scale.resolutions[0], PowerLaw(scale.rates[recipe][1], 0.0)):
             config, *flags = run.job.flags(workdir, SEED)
             lines.append(" ".join(["python -m igpt_jax train", config, *flags, f"--workdir={workdir / run.job.name}"]))
             flops += run.flops
@@ -258,8 +265,11 @@ def measure(options: argparse.Namespace, command: str) -> None:
     """
     name, directory = options.scale, options.workdir
     scale = SCALES[name]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    if name == "miniature":
+        environment["JAX_PLATFORMS"] = "cpu"
     searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", options.jobs, environment)
+    featuring = Scheduler(directory / "features", (FEATURES_SEED,), "test", options.jobs, environment)
     scheduler = Scheduler(directory, (SEED,), "test", options.jobs, environment)
     results = directory / "results"
     facts = {"command": command, "seed": SEED, "machine": machine(), "scale": name}
@@ -271,22 +281,37 @@ def measure(options: argparse.Namespace, command: str) -> None:
     grids = {setting: grid(name, *setting, rules[setting[0]]) for setting in settings}
     scheduler.make_all([run.job for runs in grids.values() for run in runs])
 
-    fitted = {setting: _fitted(runs, directory) for setting, runs in grids.items()}
-    larger = {}
-    for recipe, resolution in settings[: len(RECIPES)]:
-        law = fitted[recipe, resolution]
-        run = held_out_run(name, recipe, law["optima"], rules[recipe])
+    losses = {setting: _points(runs, directory, nats_per_token) for setting, runs in grids.items()}
+    larger = {
+        recipe: held_out_run(name, recipe, optima(losses[recipe, scale.resolutions[0]]), rules[recipe])
+        for recipe in RECIPES
+    }
+    for recipe, run in larger.items():
         prediction = results / f"prediction-{recipe}.json"
         if not prediction.exists():  # it is never written again
-            predicted = law["surface"](parameters(run.model), run.tokens)
+            predicted = fit_surface(losses[recipe, run.resolution])(matmul_parameters(run.model), run.tokens)
             write_json(prediction, {"run": dataclasses.asdict(run), "nats_per_token": predicted})
-        larger[recipe] = run
     scheduler.make_all([run.job for run in larger.values()])
     held_out = {}
     for recipe, run in larger.items():
         predicted = json.loads((results / f"prediction-{recipe}.json").read_text())["nats_per_token"]
         reached = nats_per_token(Result(run.job, directory, SEED))
         held_out[recipe] = {"size": run.size, "predicted": predicted, "reached": reached}
+
+    networks = {resolution: _features_job(name, resolution, rules["paper"]) for resolution in scale.resolutions}
+    featuring.make_all(list(networks.values()))
+    fitted = {}
+    for (recipe, resolution), runs in grids.items():
+        errors = _points(runs, directory, lambda result: 100 - probe_accuracy(result))
+        workdirs = [work_directory(run.job, directory, SEED) for run in runs]
+        features = work_directory(networks[resolution], featuring.directory, FEATURES_SEED)
+        distances = frechet_distances(workdirs, features, scale.data, resolution)
+        fitted[recipe, resolution] = _law(losses[recipe, resolution]) | {
+            "probe_errors": errors,
+            "probe_optima": optima(errors),
+            "frechet_distances": (points := [run.point(one) for run, one in zip(runs, distances, strict=True)]),
+            "frechet_optima": optima(points),
+        }
     write_results(results, facts, fitted, held_out)
 
 
@@ -301,26 +326,33 @@ def searched_rule(scheduler: Scheduler, name: str, recipe: str) -> PowerLaw:
             scheduler.make_all([job])
             return -nats_per_token(Result(job, scheduler.directory, SEARCHING_SEED))
 
-        found[scale.shapes[size][1]] = best(search(scale.rates, held_out))
+        found[scale.shapes[size][1]] = best(search(scale.rates[recipe], held_out))
     return power_law(list(found), list(found.values()))
 
 
-def _fitted(runs: Sequence[Run], directory: pathlib.Path) -> dict[str, Any]:
-    """The points of finished runs, and everything that is fitted to them."""
-    measured = [Result(run.job, directory, SEED) for run in runs]
-    points = [run.point(nats_per_token(result)) for run, result in zip(runs, measured, strict=True)]
-    errors = [run.point(100 - probe_accuracy(result)) for run, result in zip(runs, measured, strict=True)]
+def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:
+    """Trains the network whose features compare samples at a resolution."""
+    scale = SCALES[name]
+    rate = rule(scale.shapes[FEATURES_SIZE][1])
+    return Run(name, "paper", resolution, scale.budgets[-1], FEATURES_SIZE, rate).job
+
+
+def _points(runs: Sequence[Run], directory: pathlib.Path, read: Callable[[Result], float]) -> list[Point]:
+    return [run.point(read(Result(run.job, directory, SEED))) for run in runs]
+
+
+def _law(points: list[Point]) -> dict[str, Any]:
+    """The held-out losses of finished runs, and everything that is fitted to them."""
     best = optima(points)
     parameters_law, tokens_law = optimal_growth(best)
     return {
         "points": points,
         "optima": best,
+        "parameters_coefficient": parameters_law.coefficient,
         "parameters_exponent": parameters_law.exponent,
         "tokens_exponent": tokens_law.exponent,
         "intervals": bootstrap(points, seed=SEED),
         "surface": fit_surface(points),
-        "probe_errors": errors,
-        "probe_optima": optima(errors),
     }
 
 
@@ -336,6 +368,10 @@ def write_results(
         for (recipe, resolution), law in fitted.items()
     }
     write_json(directory / "results.json", facts | {"laws": plain, "held_out": held_out})
+    for (recipe, resolution), law in fitted.items():
+        budgets = [best.flops for best in law["optima"]]
+        growth = {"coefficient": law["parameters_coefficient"], "exponent": law["parameters_exponent"]}
+        write_json(directory / f"law-{recipe}-{resolution}.json", growth | {"budgets": (min(budgets), max(budgets))})
     with atomic_write(directory / "table.md") as partial:
         partial.write_text(table(fitted, held_out))
     for (recipe, resolution), law in fitted.items():
@@ -377,18 +413,18 @@ def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dic
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| recipe, resolution | C | best N | tokens a parameter | loss | best N for the probe |",
-        "|---|---|---|---|---|---|",
+        "| recipe, resolution | C | best N | tokens a parameter | loss | best N for the probe | for samples |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, law in named.items():
-        for best_loss, best_probe in zip(law["optima"], law["probe_optima"], strict=True):
+        for best_loss, *others in zip(law["optima"], law["probe_optima"], law["frechet_optima"], strict=True):
             cells = [
                 name,
                 f"{best_loss.flops:.0e}",
                 f"{best_loss.parameters:,.0f}",
                 f"{best_loss.tokens / best_loss.parameters:,.0f}",
                 f"{best_loss.value:.4f}",
-                f"{best_probe.parameters:,.0f}" if best_probe.inside else "outside",
+                *(f"{other.parameters:,.0f}" if other.inside else "outside" for other in others),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| recipe | held-out budget: predicted | reached | difference |", "|---|---|---|---|"]

@@ -8,6 +8,7 @@ from ml_collections import config_flags
 
 from igpt_jax.config import EMBEDDED, DataConfig, RunConfig, as_config_dict
 
+LAW = "experiments/results/scaling/law-paper-12.json"
 GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
 _SMALLEST = {"seed": 0, "batch_size": 1}
@@ -99,6 +100,14 @@ def _define_plan(define: _Define) -> None:
     define("string", "topology", "v5e:4x4", "TPU slice to compile for, such as v4:2x2x4, v5p:4x4x4 or v6e:8x8.")
     define("string", "what", "train", "Program to compile: train, features or sample.")
     define("bool", "json", False, "Print the plan as JSON, and nothing else.")
+    define(
+        "float",
+        "flops",
+        None,
+        "Plan the model and the steps that --law recommends for this many FLOPs of training; the config gives the "
+        "ratio of width to layers, the size of a head, and the batch.",
+    )
+    define("string", "law", LAW, "With --flops: a scaling law, as python -m experiments.scaling writes it.")
 
 
 def _define_distributed(define: _Define) -> None:

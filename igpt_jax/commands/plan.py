@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pathlib
 import sys
 import time
 from typing import Any
@@ -22,7 +23,9 @@ from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import image_features
 from igpt_jax.generate.sample import sample
 from igpt_jax.model.attention import fastest_backend
+from igpt_jax.model.flops import matmul_parameters
 from igpt_jax.model.image_gpt import ImageGPT, count_parameters
+from igpt_jax.parallel.budget import Law, recommended
 from igpt_jax.parallel.mesh import batch_sharding, check_batch, check_model, logical_axes
 from igpt_jax.parallel.plan import (
     Slice,
@@ -45,7 +48,10 @@ def main(config: RunConfig, options: flags.FlagValues) -> None:
         raise InputError(f"--what={options.what} is not a program; choose one of {', '.join(PROGRAMS)}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("plan needs libtpu, the TPU compiler, which needs no TPU: pip install 'igpt_jax[tpu]'")
-    where = Slice.named(options.topology, config.parallel)
+    where, law = Slice.named(options.topology, config.parallel), None
+    if options.flops is not None:
+        law = Law.load(pathlib.Path(options.law))
+        config = recommended(config, law, options.flops)
     model = config.model
     if model.attention == "auto":
         model = dataclasses.replace(model, attention=fastest_backend("tpu", model.context, model.head_dim, model.dtype))
@@ -54,6 +60,19 @@ def main(config: RunConfig, options: flags.FlagValues) -> None:
     if not options.json:
         print(f"compiling {options.what} for {options.topology}, which may take minutes", file=sys.stderr, flush=True)
     plan = _plan(config, where, options.what)
+    if law:
+        plan["recommended"] = {
+            "flops": options.flops,
+            "law": options.law,
+            "budgets_of_the_law": law.budgets,
+            "parameters_in_matmuls": matmul_parameters(model),
+            "layers": model.layers,
+            "width": model.width,
+            "heads": model.heads,
+            "steps": config.steps,
+            "images": config.steps * config.data.batch_size,
+            "hours_at_least": config.steps * max(plan["seconds"].values()) / 3600,
+        }
     print(json.dumps(plan, indent=2) if options.json else _in_words(plan, options.what))
 
 
@@ -119,8 +138,10 @@ def _in_words(plan: dict[str, Any], what: str) -> str:
             f"{kind} {counts['in_loops']} in loops + {counts['outside']}"
             for kind, counts in plan["collectives"].items()
         )
+    recommended = _recommendation(plan["recommended"]) if "recommended" in plan else []
     return "\n".join(
         [
+            *recommended,
             f"{what} on {plan['topology']}: {plan['devices']} devices, {mesh}",
             f"memory a device: {size['arguments']} GiB arguments + {size['temporaries']} temporaries; "
             f"{size['total']} of {size['hbm']} GiB: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
@@ -132,3 +153,15 @@ def _in_words(plan: dict[str, Any], what: str) -> str:
             f"compiled in {plan['compile_seconds']:.0f} s",
         ]
     )
+
+
+def _recommendation(best: dict[str, Any]) -> list[str]:
+    lowest, highest = best["budgets_of_the_law"]
+    lines = [
+        f"the best model for {best['flops']:g} FLOPs: {best['parameters_in_matmuls']:.3g} parameters in matmuls "
+        f"({best['layers']} layers, width {best['width']}, {best['heads']} heads)",
+        f"its training: {best['steps']:,} steps, {best['images']:,} images; {best['hours_at_least']:,.1f} hours or more",
+    ]
+    if not lowest <= best["flops"] <= highest:
+        lines.append(f"this is extrapolated: the law was fitted to budgets of {lowest:g} to {highest:g} FLOPs")
+    return lines

@@ -41,6 +41,11 @@ CHIPS = {
 }
 
 
+def matmul_parameters(config: ModelConfig) -> int:
+    """Counts the weights of the matmuls: those of the blocks and of the token head."""
+    return config.layers * _layer_weights(config) + config.width * config.vocabulary
+
+
 def forward_flops(config: ModelConfig, images: int) -> float:
     """Counts the FLOPs of one forward pass: two per weight and position, and attention over the visible positions."""
     return images * config.context * (_layer_flops(config) * config.layers + 2 * config.width * config.vocabulary)

@@ -8,11 +8,11 @@ import pytest
 
 from experiments import scaling
 from experiments.runs import FINISHED, work_directory
-from experiments.scaling import SCALES, get_config, grid, main, parameters
+from experiments.scaling import SCALES, get_config, grid, main
 from experiments.scaling_law import PowerLaw, Surface, power_law
 from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
-from igpt_jax.model.flops import training_flops
+from igpt_jax.model.flops import matmul_parameters, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.state import abstract_params
@@ -43,7 +43,7 @@ def test_the_parameters_are_those_of_the_network_without_embeddings_and_gains(re
         for path, leaf in shapes
         if "embedding" not in jax.tree_util.keystr(path) and "norm" not in jax.tree_util.keystr(path) and leaf.ndim > 1
     )
-    assert parameters(model) == matrices
+    assert matmul_parameters(model) == matrices
 
 
 def test_a_power_law_of_rates_is_inverted():
@@ -64,6 +64,7 @@ def finish(directory, run, seed, nats, name=None):
     workdir = directory / f"{name or run.job.name}-seed{seed}"
     assert name or workdir == work_directory(run.job, directory, seed)
     workdir.mkdir(parents=True)
+    (workdir / "frechet.json").write_text(json.dumps({"samples": {"fid": 5 * nats}}))
     evaluation = {"step": 1, "nats_per_token": {"test": nats}, "probe": {"accuracy": 90 - 20 * (nats - 1)}}
     (workdir / "evaluation.json").write_text(json.dumps(evaluation))
     (workdir / FINISHED).write_text(json.dumps({"result": ".", "commands": [], "wall_seconds": 1}))
@@ -75,17 +76,23 @@ def finished(tmp_path):
     scale = SCALES["miniature"]
     settings = [(recipe, scale.resolutions[0]) for recipe in ("paper", "modern")] + [("paper", scale.resolutions[1])]
     for recipe, resolution in settings:
-        for run in grid("miniature", recipe, resolution, PowerLaw(scale.rates[1], 0.0)):
-            finish(tmp_path, run, 0, LAW(parameters(run.model), run.tokens))
+        rule = PowerLaw(scale.rates[recipe][1], 0.0)
+        for run in grid("miniature", recipe, resolution, rule):
+            finish(tmp_path, run, 0, LAW(matmul_parameters(run.model), run.tokens))
     for recipe in ("paper", "modern"):
         for size in scaling.SEARCHED_SIZES:
-            for rate in scale.rates[:3]:
+            for rate in scale.rates[recipe][:3]:
                 run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[0], size, rate)
-                nats = 2 + abs(math.log(rate / scale.rates[1]))
+                nats = 2 + abs(math.log(rate / scale.rates[recipe][1]))
                 finish(tmp_path / "search", run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
         for size in range(len(scale.shapes)):
-            run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.held_out_budget, size, scale.rates[1])
-            finish(tmp_path, run, 0, LAW(parameters(run.model), run.tokens))
+            run = scaling.Run(
+                "miniature", recipe, scale.resolutions[0], scale.held_out_budget, size, scale.rates[recipe][1]
+            )
+            finish(tmp_path, run, 0, LAW(matmul_parameters(run.model), run.tokens))
+    for resolution in scale.resolutions:
+        run = scaling.Run("miniature", "paper", resolution, scale.budgets[-1], scaling.FEATURES_SIZE, 3e-3)
+        finish(tmp_path / "features", run, scaling.FEATURES_SEED, 1.5, run.job.name)
     return tmp_path
 
 
