@@ -160,7 +160,8 @@ def _recommendation(best: dict[str, Any]) -> list[str]:
     lines = [
         f"the best model for {best['flops']:g} FLOPs: {best['parameters_in_matmuls']:.3g} parameters in matmuls "
         f"({best['layers']} layers, width {best['width']}, {best['heads']} heads)",
-        f"its training: {best['steps']:,} steps, {best['images']:,} images; {best['hours_at_least']:,.1f} hours or more",
+        f"its training: {best['steps']:,} steps, {best['images']:,} images, "
+        f"at least {best['hours_at_least']:,.1f} hours on this slice",
     ]
     if not lowest <= best["flops"] <= highest:
         lines.append(f"this is extrapolated: the law was fitted to budgets of {lowest:g} to {highest:g} FLOPs")

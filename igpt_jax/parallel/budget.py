@@ -50,7 +50,8 @@ class Law:
 def recommended(config: RunConfig, law: Law, flops: float) -> RunConfig:
     """Changes the size and the steps of a run to what the law says is best for a budget.
 
-    The size of a head and the ratio of width to layers remain what they are, and so does the batch.
+    The size of a head and the ratio of width to layers remain what they are, and so does the batch.  All layers are
+    probed.
 
     Args:
       config: of the run.
@@ -64,7 +65,10 @@ def recommended(config: RunConfig, law: Law, flops: float) -> RunConfig:
     steps = round(flops / training_flops(model, config.data.batch_size))
     if steps < 1:
         raise InputError(f"--flops={flops:g} are not enough for one step of the best model; give more")
-    return dataclasses.replace(config, model=model, steps=steps)
+    probe = dataclasses.replace(config.evaluate.probe, layers=(), concatenate=0)
+    return dataclasses.replace(
+        config, model=model, steps=steps, evaluate=dataclasses.replace(config.evaluate, probe=probe)
+    )
 
 
 def _closest(model: ModelConfig, parameters: float) -> ModelConfig:
