@@ -21,7 +21,8 @@ from igpt_jax.environment import check_jax, import_command, quiet_libtpu
 from igpt_jax.errors import InputError, Preempted, describe_os_error, hide_late_writes
 from igpt_jax.flags import command_flags
 from igpt_jax.memory import keep_freed_memory
-from igpt_jax.mistakes import check_command, check_config_file, check_workdir, explain, unknown_key
+from igpt_jax.mistakes import check_command, check_config_file, explain, unknown_key
+from igpt_jax.storage import as_path, describe_bucket_error
 
 COMMANDS = {
     "palette": "fit a palette to the training images of a source, and show it",
@@ -94,6 +95,11 @@ def main(argv: list[str]) -> int:
         message = describe_os_error(error) if isinstance(error, OSError) else str(error)
         print(f"igpt_jax {name}: {' '.join(message.split())}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not (described := describe_bucket_error(error)):
+            raise
+        print(f"igpt_jax {name}: {described}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -134,8 +140,7 @@ def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None
         return config, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
-    check_workdir(options.workdir)
-    return config, pathlib.Path(options.workdir)
+    return config, as_path(options.workdir)
 
 
 def _saved_config(argv: list[str]) -> RunConfig | None:
@@ -145,7 +150,7 @@ def _saved_config(argv: list[str]) -> RunConfig | None:
     if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
         return None
     workdir_lock = importlib.import_module("igpt_jax.train.workdir_lock")
-    return workdir_lock.read_config(pathlib.Path(workdirs[-1]))[0]
+    return workdir_lock.read_config(as_path(workdirs[-1]))[0]
 
 
 def _leave(status: int) -> NoReturn:

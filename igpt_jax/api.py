@@ -40,6 +40,7 @@ from igpt_jax.generate.sample import Sampler
 from igpt_jax.generate.sample import sample as sample_tokens
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.storage import as_path
 from igpt_jax.train.workdir_lock import PALETTE
 from igpt_jax.weights.convert import write_weights
 from igpt_jax.weights.load import Pretrained
@@ -121,7 +122,7 @@ def pretrain(
       >>> model = ig.pretrain("digits", steps=500, model={"resolution": 12, "vocabulary": 16})
     """
     with contextlib.ExitStack() as stack:
-        directory = pathlib.Path(workdir or stack.enter_context(tempfile.TemporaryDirectory()))
+        directory = as_path(workdir or stack.enter_context(tempfile.TemporaryDirectory()))
         values = _merged(SMALL, options)
         if palette:
             values = _merged(values, {"model": {"vocabulary": len(palette)}})
@@ -385,7 +386,7 @@ def export(pretrained: Pretrained, path: str | os.PathLike, *, what: str = "feat
     (b,) = jax.export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((b,), jnp.uint32) if what == "sample" else jax.ShapeDtypeStruct((b, context), jnp.int32)
     exported = jax.export.export(jax.jit(programs[what]), platforms=("cpu", "cuda", "tpu"))(x)
-    with atomic_write(pathlib.Path(path)) as partial:
+    with atomic_write(as_path(path)) as partial:
         partial.write_bytes(exported.serialize())
 
 

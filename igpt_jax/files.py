@@ -3,9 +3,11 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 
 from igpt_jax.errors import InputError, describe_os_error
+from igpt_jax.storage import in_bucket, upload
 
 
 def make_directory(path: pathlib.Path) -> None:
@@ -21,19 +23,26 @@ def make_directory(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_write(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.Path]:
     """Writes a file atomically: what is written to the temporary path replaces `path` when the block ends.
 
-    After an exception, `path` is unchanged.  Only one process at a time may replace a file, because the name of the
-    temporary file is fixed, so that a killed process leaves at most one.
+    After an exception, `path` is unchanged.
 
     Args:
-      path: the file to replace or to create.
+      path: the file to replace or to create, on this machine or in a bucket.
+      shared: whether several processes may write the file at a time.  If not, the temporary file has a fixed name, so
+        that killed processes leave at most one.
 
     Yields:
-      A temporary path in the same directory to write to.
+      A temporary path of this machine to write to, with the same suffix.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as directory:
+            partial = pathlib.Path(directory) / path.name
+            yield partial
+            upload(partial, path)
+        return
+    partial = path.with_name(f"{path.stem}.partial{f'-{os.getpid()}' if shared else ''}{path.suffix}")
     try:
         yield partial
         with partial.open("rb") as file:

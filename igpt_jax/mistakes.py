@@ -31,15 +31,6 @@ def check_config_file(argv: list[str]) -> None:
             raise InputError(f"there is no config file {path}; {meant}")
 
 
-def check_workdir(workdir: str) -> None:
-    """Raises InputError if a workdir is an address such as gs://bucket/run, which would become a local directory."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", workdir):
-        raise InputError(
-            f"--workdir={workdir} is no local directory; mount the bucket, such as with gcsfuse, and name a directory "
-            "where it is mounted"
-        )
-
-
 def explain(error: Exception, options: flags.FlagValues) -> str:
     """Explains what absl or ml_collections raised while they read the flags, in one line."""
     if isinstance(error, flags.UnrecognizedFlagError):

@@ -1,7 +1,5 @@
 """Completes images: the rest of given rows by an autoregressive model, what a mask hides by a BERT model."""
 
-import pathlib
-
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -15,6 +13,7 @@ from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.sheets import plot_completions, plot_passes, save_drawing
+from igpt_jax.storage import as_path, local_copy, mirrored
 
 SHOWN = 6  # images in the sheet, and test images completed if no others are given
 
@@ -48,25 +47,27 @@ def main(options: flags.FlagValues) -> None:
 
     if not is_primary_process():
         return
-    make_directory(out)
-    for i, tokens_nt in enumerate(completions_bnt):
-        for j, image in enumerate(loaded.palette.decode(tokens_nt)):
-            Image.fromarray(image).save(out / f"{i:05d}_{j}.png")
-    shown = slice(SHOWN)
-    plot_completions(out / "sheet.png", loaded.palette, tokens_bt[shown], completions_bnt[shown], hidden_bt[shown])
-    np.savez(
-        out / "completions.npz",
-        names=names,
-        tokens=completions_bnt,
-        hidden=hidden_t,
-        colors=loaded.palette.colors,
-        **passes,
-    )
-    if options.gif:
-        shown_bt, passes_bt = (x_bnt[shown].reshape(-1, x_bnt.shape[-1]) for x_bnt in (drawn.tokens, drawn.passes))
-        images = loaded.palette.decode(shown_bt)
-        save_drawing(out / "drawing.gif", images, passes_bt)
-        plot_passes(out / "passes.png", images, passes_bt)
+    with mirrored(out) as directory:
+        make_directory(directory)
+        for i, tokens_nt in enumerate(completions_bnt):
+            for j, image in enumerate(loaded.palette.decode(tokens_nt)):
+                Image.fromarray(image).save(directory / f"{i:05d}_{j}.png")
+        shown = slice(SHOWN)
+        shown_bt, hidden_bt = tokens_bt[shown], hidden_bt[shown]
+        plot_completions(directory / "sheet.png", loaded.palette, shown_bt, completions_bnt[shown], hidden_bt)
+        np.savez(
+            directory / "completions.npz",
+            names=names,
+            tokens=completions_bnt,
+            hidden=hidden_t,
+            colors=loaded.palette.colors,
+            **passes,
+        )
+        if options.gif:
+            shown_bt, passes_bt = (x_bnt[shown].reshape(-1, x_bnt.shape[-1]) for x_bnt in (drawn.tokens, drawn.passes))
+            images = loaded.palette.decode(shown_bt)
+            save_drawing(directory / "drawing.gif", images, passes_bt)
+            plot_passes(directory / "passes.png", images, passes_bt)
     print(f"{options.n} completions each of {len(names)} images{pace}: {out}")
 
 
@@ -90,7 +91,7 @@ def hidden_positions(options: flags.FlagValues, loaded: Loaded) -> np.ndarray:
         if options.mask is None and options.rows is None and options.pixels is None:
             return hidden_square(config.resolution).reshape(-1)
         if options.mask is not None:
-            return read_mask(pathlib.Path(options.mask), config.resolution).reshape(-1)
+            return read_mask(local_copy(as_path(options.mask)), config.resolution).reshape(-1)
     if options.pixels is not None:
         given = options.pixels
     else:

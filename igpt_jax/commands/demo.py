@@ -4,7 +4,6 @@ import importlib.metadata
 import itertools
 import math
 import os
-import pathlib
 import signal
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from igpt_jax.demo.player import Player
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.progress import track
+from igpt_jax.storage import as_path
 from igpt_jax.weights import workdir
 from igpt_jax.weights.load import MissingPalette, load
 
@@ -91,9 +91,9 @@ def load_player(path: str, palette: str | None) -> Player:
     if not model.config.token_head:
         raise InputError(f"{path} has no token head, so it cannot complete pictures; name a model that has one")
     held_out = train = np.zeros((0, model.config.resolution, model.config.resolution, 3), np.uint8)
-    if workdir.holds(pathlib.Path(path)):
+    if workdir.holds(as_path(path)):
         try:
-            run = Run(saved_config(pathlib.Path(path)), pathlib.Path(path))
+            run = Run(saved_config(as_path(path)), as_path(path))
             held_out = _first(run, run.test_source, own_palette)
             held_out = held_out[np.linspace(0, len(held_out) - 1, EXAMPLES).astype(int)]
             train = _first(run, run.train_source, own_palette)

@@ -12,6 +12,7 @@ from igpt_jax.config import DataConfig, ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.storage import as_path
 from igpt_jax.types import Params
 from igpt_jax.weights.load import load
 
@@ -55,7 +56,7 @@ def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[
     from igpt_jax.data.folder import open_images
     from igpt_jax.data.pipeline import examples
 
-    workdir = pathlib.Path(options.workdir) if options.workdir else None
+    workdir = as_path(options.workdir) if options.workdir else None
     if not options.images:
         if not workdir:
             raise InputError("--images=PATH is missing; name an image or a folder of images")
@@ -63,7 +64,7 @@ def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[
         tokens_bt = next(run.examples(run.test_source))["tokens"][:count]
         return [f"test image {i}" for i in range(len(tokens_bt))], tokens_bt
     resolution = loaded.model.config.resolution
-    source = open_images(pathlib.Path(options.images), resolution)
+    source = open_images(as_path(options.images), resolution)
     trained = saved_config(workdir).data if workdir else DataConfig()
     data = dataclasses.replace(trained, name=f"folder:{options.images}", augmentation="none")
     _, evaluation = augmentations(data, resolution)
@@ -93,4 +94,4 @@ def output_directory(options: flags.FlagValues, name: str) -> pathlib.Path:
     """
     if not options.out and not options.workdir:
         raise InputError("--out=DIR is missing; name a directory for the pictures")
-    return pathlib.Path(options.out or pathlib.Path(options.workdir) / name)
+    return as_path(options.out) if options.out else as_path(options.workdir) / name

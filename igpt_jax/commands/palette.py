@@ -1,6 +1,5 @@
 """Fits a palette to the training images of a source and draws it."""
 
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -14,6 +13,7 @@ from igpt_jax.data.sources import load_source
 from igpt_jax.errors import InputError
 from igpt_jax.files import make_directory
 from igpt_jax.report.sheets import plot_palette
+from igpt_jax.storage import as_path
 
 _SHOWN = 12  # training images
 
@@ -25,7 +25,7 @@ def main(options: flags.FlagValues) -> None:
     for name in ("pixels", "iterations", "resolution"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name}={getattr(options, name)} must be at least 1")
-    out = pathlib.Path(options.out)
+    out = as_path(options.out)
     if out.suffix != ".npy":
         raise InputError(f"--out={out} must end in .npy")
     data = source_config(options)

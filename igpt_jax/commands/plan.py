@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import pathlib
 import sys
 import time
 from typing import Any
@@ -35,6 +34,7 @@ from igpt_jax.parallel.plan import (
     sampling_work,
     training_work,
 )
+from igpt_jax.storage import as_path
 from igpt_jax.train.compile import compile_train_step
 from igpt_jax.train.optimizer import make_optimizer
 from igpt_jax.train.state import abstract_params, abstract_state
@@ -50,7 +50,7 @@ def main(config: RunConfig, options: flags.FlagValues) -> None:
         raise InputError("plan needs libtpu, the TPU compiler, which needs no TPU: pip install 'igpt_jax[tpu]'")
     where, law = Slice.named(options.topology, config.parallel), None
     if options.flops is not None:
-        law = Law.load(pathlib.Path(options.law))
+        law = Law.load(as_path(options.law))
         config = recommended(config, law, options.flops)
     model = config.model
     if model.attention == "auto":

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from igpt_jax.config import ProbeConfig
 from igpt_jax.evaluate.features import split_features, stored
 from igpt_jax.evaluate.low_data import LowDataResult, low_data
 from igpt_jax.evaluate.probe import ProbeResult, probe
+from igpt_jax.storage import in_bucket
 from igpt_jax.train.state import init_params
 from igpt_jax.types import HostBatch, Params
 
@@ -105,9 +107,14 @@ def _features(run: Run, params: Params) -> Split:
         run.test_examples(draw, task="features of test images") for draw in range(run.masks)
     )
     features = functools.partial(
-        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=run.workdir
+        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=_spill(run)
     )
     return *features(train), *features(test)
+
+
+def _spill(run: Run) -> pathlib.Path | None:
+    """Where features go that do not fit into memory: the workdir, unless that is in a bucket."""
+    return None if in_bucket(run.workdir) else run.workdir
 
 
 def _pixels(run: Run) -> Split:
@@ -123,7 +130,7 @@ def _pixels(run: Run) -> Split:
                 labels.append(batch["label"])
                 yield colors[batch["tokens"]].reshape(len(batch["tokens"]), 1, -1)
 
-        pixels_bld = stored(batches(), config.memory * 2**30, run.workdir)
+        pixels_bld = stored(batches(), config.memory * 2**30, _spill(run))
         return pixels_bld.swapaxes(0, 1), np.concatenate(labels)
 
     return *read(run.examples(run.train_source, config.augmented_epochs)), *read(run.test_examples())

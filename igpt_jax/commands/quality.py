@@ -26,6 +26,7 @@ from igpt_jax.quality.networks import open_network
 from igpt_jax.quality.sets import read_images
 from igpt_jax.quality.statistics import Statistics
 from igpt_jax.report.sheets import plot_neighbors
+from igpt_jax.storage import as_path, mirrored
 from igpt_jax.types import HostBatch, Params
 from igpt_jax.weights.load import load
 
@@ -54,11 +55,12 @@ def main(config: RunConfig | None, workdir: pathlib.Path | None, options: flags.
         result, pictures = _measure_run(config, workdir, options, measures)
     if not is_primary_process():
         return
-    make_directory(out)
-    if pictures:
-        samples, neighbors, rms = pictures
-        plot_neighbors(out / "neighbors.png", samples, neighbors, rms)
-    (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
+    with mirrored(out) as directory:
+        make_directory(directory)
+        if pictures:
+            samples, neighbors, rms = pictures
+            plot_neighbors(directory / "neighbors.png", samples, neighbors, rms)
+        (directory / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
     _print(result)
     print(f"{'quality.json, neighbors.png' if pictures else 'quality.json'}: {out}")
 
@@ -87,25 +89,23 @@ def _compare(
     options: flags.FlagValues, measures: Measures, sets: dict[str, np.ndarray], reference: Any
 ) -> dict[str, Any]:
     """In a network's features; `reference` is a set of images or what --reference names."""
-    network = open_network(
-        pathlib.Path(options.features), options.resize, make_mesh(ParallelConfig()), options.batch_size
-    )
+    network = open_network(as_path(options.features), options.resize, make_mesh(ParallelConfig()), options.batch_size)
     if isinstance(reference, str):
         named, reference = reference, _read_reference(reference)
     else:
         named = "training images"
     distances = compare(sets, reference, network, measures)
     if options.save_statistics and not isinstance(reference, Statistics):
-        Statistics.of(network.features(reference), network.name).save(pathlib.Path(options.save_statistics))
+        Statistics.of(network.features(reference), network.name).save(as_path(options.save_statistics))
     return {"reference": named, "samples_from": options.samples or "drawn"} | distances
 
 
 def _read_reference(place: str) -> Statistics | np.ndarray:
     """A file of statistics, or images."""
     if place.endswith(".npz"):
-        with np.load(place, allow_pickle=False) as arrays:
+        with as_path(place).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "mu" in arrays:
-                return Statistics.load(pathlib.Path(place))
+                return Statistics.load(as_path(place))
     return read_images(place)
 
 
@@ -166,7 +166,7 @@ def _labels(
     run: Run, params: Params, train_bt: np.ndarray, labels_b: np.ndarray, sets: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """What a probe of the layer that `evaluate` found best calls the images; the training labels beside them."""
-    path = pathlib.Path(run.workdir) / "evaluation.json"
+    path = run.workdir / "evaluation.json"
     if not path.exists():
         raise InputError(f"there is no {path}, which says the best layer; run: python -m igpt_jax evaluate")
     probe = json.loads(path.read_text()).get("probe")

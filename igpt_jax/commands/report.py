@@ -12,6 +12,7 @@ from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.curves import plot_loss, plot_low_data, plot_probe
 from igpt_jax.report.sheets import plot_completions, plot_palette, plot_surprise, save_samples
+from igpt_jax.storage import mirrored
 from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.types import Params
 
@@ -21,7 +22,13 @@ PICTURED, SURPRISES, COMPLETED, COMPLETIONS, SAMPLED = 12, 12, 6, 4, 100
 
 def report(run: Run, params: Params) -> None:
     """Draws every picture of WORKDIR/report/.  All processes compute, and the primary one draws."""
-    directory = run.workdir / "report"
+    with mirrored(run.workdir / "report") as directory:
+        _draw(run, params, directory)
+    if is_primary_process():
+        print(f"pictures: {run.workdir / 'report'}")
+
+
+def _draw(run: Run, params: Params, directory: pathlib.Path) -> None:
     if run.config.model.causal:
         draw_generated(run, params, directory)
     else:
@@ -34,7 +41,6 @@ def report(run: Run, params: Params) -> None:
     plot_surprise(directory / "surprise.png", images, nats_bt.reshape(images.shape[:3]))
     plot_palette(directory / "palette.png", run.palette, run.pictures(PICTURED))
     _plot_curves(run, directory)
-    print(f"pictures: {directory}")
 
 
 def _plot_curves(run: Run, directory: pathlib.Path) -> None:

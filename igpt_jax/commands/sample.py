@@ -11,6 +11,7 @@ from igpt_jax.generate.complete import complete
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.sheets import plot_passes, save_drawing, save_samples
+from igpt_jax.storage import mirrored
 
 SHOWN = 12  # images in passes.png
 
@@ -37,12 +38,13 @@ def main(options: flags.FlagValues) -> None:
         return
     tokens_bt, passes_bt = drawn.tokens[0], drawn.passes[0]
     images = loaded.palette.decode(tokens_bt)
-    make_directory(out)
-    for i, image in enumerate(images):
-        Image.fromarray(image).save(out / f"{i:05d}.png")
-    save_samples(out / "grid.png", images)
-    np.savez(out / "samples.npz", tokens=tokens_bt, passes=passes_bt, colors=loaded.palette.colors)
-    if options.gif:
-        save_drawing(out / "drawing.gif", images, passes_bt)
-        plot_passes(out / "passes.png", images[:SHOWN], passes_bt[:SHOWN])
+    with mirrored(out) as directory:
+        make_directory(directory)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(directory / f"{i:05d}.png")
+        save_samples(directory / "grid.png", images)
+        np.savez(directory / "samples.npz", tokens=tokens_bt, passes=passes_bt, colors=loaded.palette.colors)
+        if options.gif:
+            save_drawing(directory / "drawing.gif", images, passes_bt)
+            plot_passes(directory / "passes.png", images[:SHOWN], passes_bt[:SHOWN])
     print(f"{options.n} images, {drawn.tokens_per_pass:.2f} tokens a pass: {out}")

@@ -10,6 +10,7 @@ from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.files import make_directory
 from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.sheets import plot_surprise
+from igpt_jax.storage import mirrored
 
 SHOWN = 24  # images in the picture, and test images scored if no others are given
 
@@ -23,12 +24,13 @@ def main(options: flags.FlagValues) -> None:
 
     if not is_primary_process():
         return
-    make_directory(out)
     scores = {name: float(nats) for name, nats in zip(names, nats_bt.mean(axis=1), strict=True)}
-    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
-    np.savez(out / "nats.npz", names=names, tokens=tokens_bt, nats=nats_bt, colors=loaded.palette.colors)
     images = loaded.palette.decode(tokens_bt[:SHOWN])
-    plot_surprise(out / "surprise.png", images, nats_bt[:SHOWN].reshape(images.shape[:3]))
+    with mirrored(out) as directory:
+        make_directory(directory)
+        (directory / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+        np.savez(directory / "nats.npz", names=names, tokens=tokens_bt, nats=nats_bt, colors=loaded.palette.colors)
+        plot_surprise(directory / "surprise.png", images, nats_bt[:SHOWN].reshape(images.shape[:3]))
     for name, nats in scores.items():
         print(f"{nats:.4f} nats/token  {name}")
     print(f"mean {nats_bt.mean():.4f} nats/token of {len(names)} images: {out}")

@@ -1,7 +1,6 @@
 """Writes a source as tokens, once, so that training reads no image again."""
 
 import functools
-import pathlib
 from collections.abc import Iterator
 
 from absl import flags
@@ -15,6 +14,7 @@ from igpt_jax.data.records import Source
 from igpt_jax.data.sources import load_source, split_names
 from igpt_jax.data.token_files import write_tokens
 from igpt_jax.errors import InputError
+from igpt_jax.storage import as_path
 from igpt_jax.types import HostBatch
 
 _BATCH = 256  # images
@@ -43,7 +43,7 @@ def main(options: flags.FlagValues) -> None:
     facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
     if data.name == "emoji":
         facts["emoji"] = describe_emoji(data.emoji).description
-    out = pathlib.Path(options.out)
+    out = as_path(options.out)
     write_tokens(out, palette, facts, splits)
     print(f"{out}: " + ", ".join(f"{images:,} {split}" for split, (images, _) in splits.items()) + " images as tokens")
 

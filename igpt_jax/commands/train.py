@@ -17,6 +17,7 @@ from igpt_jax.config import RunConfig
 from igpt_jax.errors import Preempted
 from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.parallel.processes import is_primary_process
+from igpt_jax.storage import mirrored
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.loop import fit
 from igpt_jax.train.optimizer import warmup_steps
@@ -38,7 +39,8 @@ def main(config: RunConfig, workdir: pathlib.Path, options: flags.FlagValues) ->
             return
         with run.hold_workdir():
             try:
-                step, params = train(run, preemption, _profilers(workdir) if options.profile else ())
+                with mirrored(workdir / "profile") as profile:
+                    step, params = train(run, preemption, _profilers(profile) if options.profile else ())
                 evaluate(run, params, step, start, probed=is_probed(run))
             except Preempted as notice:
                 raise Preempted(f"{notice}; {_standing(workdir)}; run the same command again to go on") from None
@@ -114,8 +116,8 @@ def _standing(workdir: pathlib.Path) -> str:
         return f"the checkpoint of step {checkpoints.steps[0]} is saved" if checkpoints.steps else "no step was taken"
 
 
-def _profilers(workdir: pathlib.Path) -> list[Any]:
+def _profilers(directory: pathlib.Path) -> list[Any]:
     """Traces five steps, from the tenth on, for TensorBoard's profiler; and again every hour."""
     from clu.periodic_actions import Profile
 
-    return [Profile(logdir=workdir / "profile", first_profile=10, num_profile_steps=5, profile_duration_ms=None)]
+    return [Profile(logdir=directory, first_profile=10, num_profile_steps=5, profile_duration_ms=None)]

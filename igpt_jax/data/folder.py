@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from igpt_jax.data.decode import size
 from igpt_jax.data.records import FileSource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.errors import InputError
+from igpt_jax.storage import BUCKETS, as_path, files, in_bucket
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SPLITS = {"train": ("train",), "test": ("test", "val", "validation")}
@@ -29,7 +30,7 @@ def split_folders(path: str) -> dict[str, pathlib.Path]:
     Raises:
       InputError: there is no such folder.
     """
-    root = pathlib.Path(path).expanduser()
+    root = as_path(path).expanduser()
     if not path or not root.is_dir():
         raise InputError(f"there is no folder {path!r}; give folder:PATH, a directory of JPEG, PNG or WebP files")
     folders = {
@@ -51,7 +52,7 @@ def open_folder(root: pathlib.Path) -> FileSource:
     classes = sorted({path.split(os.sep)[0] for path in paths}) if all(os.sep in path for path in paths) else []
     number = {name: i for i, name in enumerate(classes)}
     labels = [number.get(path.split(os.sep)[0], 0) for path in paths]
-    return _open_files([str(root / path) for path in paths], labels, len(classes))
+    return _open_files([str(root / path) for path in paths], labels, len(classes), _reader(root))
 
 
 def open_images(path: pathlib.Path, resolution: int) -> FileSource:
@@ -76,21 +77,29 @@ def open_images(path: pathlib.Path, resolution: int) -> FileSource:
         raise InputError(f"there is no file {path}; name an image or a folder of images")
     for image in paths:
         with contextlib.suppress(tf.errors.OpError, OSError):  # damaged files are reported when they are decoded
-            height, width = size(tf.io.read_file(image)).numpy()
+            height, width = size(_reader(path)(image)).numpy()
             if 0 < min(height, width) < resolution:
                 raise InputError(f"{image} has {width}x{height} pixels; the model sees {resolution} a side; enlarge it")
-    return _open_files(paths, [0] * len(paths), classes=0)
+    return _open_files(paths, [0] * len(paths), 0, _reader(path))
 
 
-def _open_files(paths: Sequence[str], labels: Sequence[int], classes: int) -> FileSource:
-    files, targets = tf.constant(paths), tf.constant(labels, tf.int32)
+def _open_files(
+    paths: Sequence[str], labels: Sequence[int], classes: int, read_file: Callable[[tf.Tensor], tf.Tensor]
+) -> FileSource:
+    names, targets = tf.constant(paths), tf.constant(labels, tf.int32)
     return FileSource(
         rows=np.arange(len(paths)),
         classes=classes,
-        read=lambda rows: tf.gather(files, rows),
-        parse=lambda row, file: (tf.io.read_file(file), targets[row]),
+        read=lambda rows: tf.gather(names, rows),
+        parse=lambda row, name: (read_file(name), targets[row]),
         name=lambda row: paths[row],
     )
+
+
+def _read_from_bucket(path: str | tf.Tensor) -> tf.Tensor:
+    """Does what `tf.io.read_file` does, which not every build of TensorFlow can do for buckets."""
+    content = tf.numpy_function(lambda name: files().cat_file(name.decode()), [path], tf.string, stateful=False)
+    return tf.ensure_shape(content, ())
 
 
 def _images(root: pathlib.Path) -> list[str]:
@@ -100,9 +109,19 @@ def _images(root: pathlib.Path) -> list[str]:
     return paths
 
 
+def _reader(root: pathlib.Path) -> Callable[[str | tf.Tensor], tf.Tensor]:
+    return _read_from_bucket if in_bucket(root) else tf.io.read_file
+
+
 def _walk(root: pathlib.Path) -> Iterator[str]:
-    for directory, folders, files in os.walk(root):
+    if in_bucket(root):
+        for name in files().find(str(root)):
+            path = str(pathlib.PurePosixPath(name).relative_to(str(root).removeprefix(BUCKETS)))
+            if path.lower().endswith(_SUFFIXES) and not any(part.startswith(".") for part in path.split("/")):
+                yield path
+        return
+    for directory, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
+        for file in names:
             if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
                 yield os.path.relpath(os.path.join(directory, file), root)

@@ -11,6 +11,8 @@ import einops
 import numpy as np
 
 from igpt_jax.errors import InputError
+from igpt_jax.files import atomic_write
+from igpt_jax.storage import as_path, in_bucket
 
 _CELL = 8  # levels a side of the cells of pixels that share candidate colors; 8 builds fastest for 512 colors
 _CHUNK = 2**17  # pixels that are encoded at once, few enough for the CPU's cache
@@ -55,20 +57,24 @@ class Palette:
           InputError: there is no such file, or it holds no palette.
         """
         try:
-            with open(path, "rb") as file:
+            with as_path(path).open("rb") as file:
                 palette = cls(np.load(file, allow_pickle=False))
         except FileNotFoundError:
             raise InputError(f"there is no palette at {path}; give an .npy file of (v, 3) colors in [-1, 1]") from None
         except Exception as error:  # numpy reads the header with Python's parser, which raises many types
             raise InputError(f"{path} is not a palette: {error}") from error
-        object.__setattr__(palette, "_directory", pathlib.Path(path).parent)
+        palette._keep_table_beside(as_path(path))
         return palette
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the colors to an .npy file, atomically: readers see the old file or the whole new one."""
-        path = pathlib.Path(path)
-        _write_array(path, self.colors)
-        object.__setattr__(self, "_directory", path.parent)
+        _write_array(as_path(path), self.colors)
+        self._keep_table_beside(as_path(path))
+
+    def _keep_table_beside(self, path: pathlib.Path) -> None:
+        """Has the table of all colors kept next to a file, unless that is in a bucket."""
+        if not in_bucket(path):
+            object.__setattr__(self, "_directory", path.parent)
 
     @functools.cached_property
     def hash(self) -> str:
@@ -187,10 +193,5 @@ def _read_table(path: pathlib.Path) -> np.ndarray | None:
 
 
 def _write_array(path: pathlib.Path, array: np.ndarray) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, array)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path, shared=True) as partial, partial.open("wb") as file:
+        np.save(file, array)

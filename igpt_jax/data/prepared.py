@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,7 @@ from igpt_jax.data import builders
 from igpt_jax.data.records import FileSource, MemorySource
 from igpt_jax.data.tensorflow import tf, tfds
 from igpt_jax.errors import InputError
+from igpt_jax.storage import BUCKETS, as_path, in_bucket, local_copy, scratch, upload_directory
 
 _OWN = {"digits": builders.Digits, "emoji": builders.Emoji}
 _MEMORY = 2**30  # bytes; images of one size that take no more together are decoded once and stay in memory
@@ -27,7 +30,7 @@ def prepare(name: str, directory: str = "", config: tfds.core.BuilderConfig | No
 
     Args:
       name: "digits", "emoji", or a name that `tfds.builder` takes.
-      directory: TFDS's data_dir; "" is TFDS's own default.
+      directory: TFDS's data_dir; "" is TFDS's own default.  One in a bucket is copied to this machine.
       config: which of a builder's data sets, such as the one that `describe_emoji` returns; None is its default.
 
     Returns:
@@ -36,6 +39,8 @@ def prepare(name: str, directory: str = "", config: tfds.core.BuilderConfig | No
     Raises:
       InputError: the data set is unknown, was prepared in another file format, or cannot be downloaded or written.
     """
+    if directory and in_bucket(as_path(directory)):
+        return _prepare_in_bucket(name, as_path(directory), config)
     if not _builder(name, directory, config=config).is_prepared():
         builder = _builder(name, directory, config=config, file_format="array_record")
         try:
@@ -54,6 +59,19 @@ def prepare(name: str, directory: str = "", config: tfds.core.BuilderConfig | No
             f"tfds.builder({name!r}, data_dir='NEW', file_format='array_record')"
             f".download_and_prepare(download_dir='{builder.data_dir_root / 'downloads'}')\", and set data.directory=NEW"
         )
+    return builder
+
+
+def _prepare_in_bucket(
+    name: str, directory: pathlib.Path, config: tfds.core.BuilderConfig | None
+) -> tfds.core.DatasetBuilder:
+    """Prepares a copy of this machine, since array_record reads local files alone; the bucket gets what it lacks."""
+    held = directory / re.split("[:/]", name)[0]
+    local = local_copy(held).parent if held.exists() else scratch() / "tfds" / str(directory).removeprefix(BUCKETS)
+    builder = prepare(name, str(local), config)
+    prepared = pathlib.Path(builder.data_dir)
+    if not (directory / prepared.relative_to(local)).exists():
+        upload_directory(prepared, directory / prepared.relative_to(local))
     return builder
 
 

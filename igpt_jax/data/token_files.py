@@ -2,7 +2,6 @@
 
 import json
 import operator
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -12,8 +11,9 @@ import numpy as np
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
 from igpt_jax.errors import InputError
-from igpt_jax.files import make_directory
+from igpt_jax.files import atomic_write, make_directory
 from igpt_jax.progress import progress
+from igpt_jax.storage import as_path, local_copy
 from igpt_jax.types import HostBatch
 
 MANIFEST, PALETTE = "manifest.json", "palette.npy"
@@ -32,13 +32,13 @@ def open_tokens(path: str, split: str, *, fold_validation: bool = False) -> Toke
       fold_validation: whether "train" includes the validation images.  A directory must have been written so.
 
     Returns:
-      The tokens in the order of the files, memory-mapped.
+      The tokens in the order of the files, memory-mapped.  Those in a bucket are copied to this machine first.
 
     Raises:
       InputError: there are no such files, one is damaged, the palette is not the one that the manifest names, or the
         directory was written without `fold_validation`.
     """
-    root = pathlib.Path(path).expanduser()
+    root = local_copy(as_path(path)).expanduser()
     if (root / MANIFEST).exists():
         return _open_shards(root, split, fold_validation)
     parts = [_OPENAI[split]] + (["va"] if fold_validation and split == "train" else [])
@@ -231,7 +231,5 @@ def _says(path: pathlib.Path, values: dict[str, Any]) -> bool:
 
 
 def _replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    with atomic_write(path, shared=True) as partial, partial.open("wb") as file:
         write(file)
-    os.replace(partial, path)

@@ -18,6 +18,7 @@ from igpt_jax.evaluate.features import image_features
 from igpt_jax.evaluate.forward import map_batches
 from igpt_jax.progress import track
 from igpt_jax.quality.inception import SIDE, Inception, load_inception
+from igpt_jax.storage import local_copy
 from igpt_jax.types import Batch
 from igpt_jax.weights.load import load
 
@@ -52,7 +53,7 @@ def open_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: int) -
     """
     if (path / "config.json").exists():
         return _run_network(path, mesh, batch_size)
-    return inception_network(path, resize, mesh, batch_size)
+    return inception_network(local_copy(path), resize, mesh, batch_size)
 
 
 def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: int) -> FeatureNetwork:

@@ -8,6 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from igpt_jax.data.token_files import open_tokens
 from igpt_jax.errors import InputError
+from igpt_jax.storage import as_path, local_copy
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -27,8 +28,8 @@ def read_images(place: str, split: str = "train") -> np.ndarray:
       InputError: there is no such set, or its pictures differ in size.
     """
     if place.startswith("tokens:"):
-        return _read_tokens(pathlib.Path(place.removeprefix("tokens:")), split)
-    path = pathlib.Path(place).expanduser()
+        return _read_tokens(place.removeprefix("tokens:"), split)
+    path = local_copy(as_path(place)).expanduser()
     if path.suffix == ".npz":
         return _read_array(path)
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
@@ -66,8 +67,8 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
     return images
 
 
-def _read_tokens(directory: pathlib.Path, split: str) -> np.ndarray:
-    source = open_tokens(str(directory), split)
+def _read_tokens(directory: str, split: str) -> np.ndarray:
+    source = open_tokens(directory, split)
     if source.palette is None:
         raise InputError(f"the tokens of {directory} come without a palette, so they have no colors to compare")
     return source.palette.decode(source.read(np.arange(len(source))))

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.processes import barrier, broadcast_from_primary, is_primary_process
+from igpt_jax.storage import absolute, remove_directory
 from igpt_jax.train.best import best_step
 from igpt_jax.train.fingerprint import fingerprints
 from igpt_jax.train.metrics import METRICS, read_metrics
@@ -54,7 +54,7 @@ class Checkpoints:
         Raises:
           InputError: orbax's metadata of a checkpoint are damaged.
         """
-        self._directory = workdir.absolute() / "checkpoints"
+        self._directory = absolute(workdir) / "checkpoints"
         self._manager: Any = None  # orbax's, or None where there is nothing to read
         if keep:
             options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
@@ -133,7 +133,7 @@ class Checkpoints:
         damaged = [step for step in self.steps if step > int(state.step)]
         for step in damaged if is_primary_process() else []:
             aside = self._directory / f"{step}.damaged"
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_directory(aside)
             (self._directory / str(step)).rename(aside)
         if damaged:
             barrier("damaged checkpoints are out of the way")

@@ -108,13 +108,19 @@ class Tracker:
     """
 
     def __init__(
-        self, name: str, workdir: pathlib.Path, config: Mapping[str, Any], written: Sequence[Mapping[str, float]]
+        self,
+        name: str,
+        workdir: pathlib.Path,
+        directory: pathlib.Path,
+        config: Mapping[str, Any],
+        written: Sequence[Mapping[str, float]],
     ):
         """Opens the run of this workdir.
 
         Args:
           name: "wandb" or "trackio".
           workdir: gives the run its name; two workdirs have two runs.
+          directory: receives the files of wandb.
           config: the options to show.
           written: lines that an interrupted run has already written, and that this one is about to write again.
 
@@ -123,7 +129,7 @@ class Tracker:
         """
         tracker = importlib.import_module(name)
         run = f"{workdir.name}-{hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:8]}"
-        own = {"id": run, "dir": str(workdir)} if name == "wandb" else {"embed": False}
+        own = {"id": run, "dir": str(directory)} if name == "wandb" else {"embed": False}
         project = os.environ.get(f"{name.upper()}_PROJECT", "igpt_jax")
         try:
             self._run = tracker.init(project=project, name=run, resume="allow", config=dict(config), **own)

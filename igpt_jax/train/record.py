@@ -18,6 +18,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
 from igpt_jax.model.flops import peak_flops, training_flops
 from igpt_jax.parallel.processes import allgather, broadcast_from_primary, is_primary_process
+from igpt_jax.storage import Mirror
 from igpt_jax.train.metrics import METRICS, JsonLines, Progress, TensorBoard, Tracker
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.state import TrainState
@@ -47,11 +48,13 @@ class Record:
         self._progress: list[Any] = []
         evaluated = False
         if is_primary_process():
-            lines = JsonLines(workdir / METRICS, start_step)
-            self._files, self._progress = [lines, TensorBoard(workdir)], [Progress(start_step, config.steps)]
+            self._mirror = Mirror(workdir, METRICS)
+            lines = JsonLines(self._mirror.path / METRICS, start_step)
+            self._files, self._progress = [lines, TensorBoard(self._mirror.path)], [Progress(start_step, config.steps)]
             if config.tracker:
                 options = dataclasses.asdict(config)
-                self._files.append(Tracker(config.tracker, workdir, options, lines.dropped))
+                self._files.append(Tracker(config.tracker, workdir, self._mirror.path, options, lines.dropped))
+            self._mirror.push()
             evaluated = any(line["step"] == start_step and "learning_rate" not in line for line in lines.kept)
         # Whether the file has an evaluation of the first step.
         self.evaluated = bool(broadcast_from_primary(np.array([evaluated]))[0])
@@ -73,18 +76,26 @@ class Record:
         """
         pending, self._pending = self._pending, None
         self._look_at(pending)
-        for writer in self._files:
-            writer.sync()
+        self._sync()
 
     def write_evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes what was measured after a step."""
         for writer in self._files:
             writer.write_scalars(step, scalars)
+        self._sync()
         self._clock.restart(step)
+
+    def _sync(self) -> None:
+        for writer in self._files:
+            writer.sync()
+        if self._files:
+            self._mirror.push()
 
     def close(self) -> None:
         """Closes the files."""
         with contextlib.ExitStack() as stack:
+            if self._files:
+                stack.callback(self._mirror.push)
             for writer in self._files + self._progress:
                 stack.callback(writer.close)
 

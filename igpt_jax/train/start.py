@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from igpt_jax.config import RunConfig
 from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.storage import as_path
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.state import TrainState, abstract_state, first_state, init_params
 
@@ -34,4 +35,4 @@ def beginning(
 
 def checkpoint_place(path: str) -> tuple[pathlib.Path, int]:
     """The workdir and the step of WORKDIR/checkpoints/STEP."""
-    return pathlib.Path(path).parents[1], int(pathlib.Path(path).name)
+    return as_path(path).parents[1], int(as_path(path).name)

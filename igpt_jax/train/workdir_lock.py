@@ -17,6 +17,8 @@ from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
+from igpt_jax.storage import in_bucket
+from igpt_jax.train.bucket_lock import bucket_lock
 
 CONFIG, PALETTE, LOCK = "config.json", "palette.npy", "lock"
 
@@ -26,11 +28,15 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps other runs out of the workdir.  The kernel drops the lock with its owner, however that ends.
 
     It reaches all processes of a machine, and all machines on NFS and Lustre (mounted with flock); on Cloud Storage
-    through gcsfuse it reaches one machine only.
+    through gcsfuse it reaches one machine only.  A workdir in a bucket has a `bucket_lock`.
 
     Raises:
       InputError: another process has it.
     """
+    if in_bucket(workdir):
+        with bucket_lock(workdir / LOCK):
+            yield
+        return
     with (workdir / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

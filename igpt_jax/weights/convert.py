@@ -3,9 +3,11 @@
 import os
 import pathlib
 import shutil
+import tempfile
 
 from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
+from igpt_jax.storage import as_path, in_bucket, remove_directory, upload_directory
 from igpt_jax.weights.load import FORMATS, open_weights
 from igpt_jax.weights.stream import Weights
 
@@ -50,8 +52,11 @@ def write_weights(weights: Weights, output: str | os.PathLike, to: str) -> None:
     Raises:
       InputError: the output exists, or the format is unknown or cannot represent the model.
     """
-    output = pathlib.Path(output)
+    output = as_path(output)
     check_output(output, to)
+    if in_bucket(output):
+        _write_to_bucket(weights, output, to)
+        return
     partial = output.absolute().with_name(f".{output.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -61,9 +66,22 @@ def write_weights(weights: Weights, output: str | os.PathLike, to: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _write_to_bucket(weights: Weights, output: pathlib.Path, to: str) -> None:
+    try:
+        if to == "igpt":
+            FORMATS[to].write(weights, output)
+            return
+        with tempfile.TemporaryDirectory() as partial:
+            FORMATS[to].write(weights, pathlib.Path(partial))
+            upload_directory(pathlib.Path(partial), output)
+    except BaseException:
+        remove_directory(output)
+        raise
+
+
 def check_output(output: str | os.PathLike, to: str) -> None:
     """Raises InputError unless the format is known and nothing exists at the output."""
     if to not in FORMATS:
         raise InputError(f"there is no format {to!r}; choose one of {', '.join(FORMATS)}")
-    if pathlib.Path(output).exists():
+    if as_path(output).exists():
         raise InputError(f"{output} exists; name a new directory")

@@ -12,6 +12,7 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_model, make_mesh
+from igpt_jax.storage import as_path, in_bucket, local_copy
 from igpt_jax.types import Params
 from igpt_jax.weights import huggingface, openai, workdir
 from igpt_jax.weights.stream import Weights, check_finite
@@ -76,7 +77,7 @@ def load(
     check_model(weights.config, mesh)
     params = weights.place(mesh)
     check_finite(params, path)
-    return Pretrained(model, params, weights.palette or MissingPalette(pathlib.Path(path)))
+    return Pretrained(model, params, weights.palette or MissingPalette(as_path(path)))
 
 
 def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:
@@ -92,7 +93,9 @@ def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike |
     Raises:
       InputError: there is no such model, or the palette does not fit the vocabulary.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
+    if in_bucket(path) and not workdir.holds(path):
+        path = local_copy(path, openai.PALETTE)
     module = next((module for module in FORMATS.values() if module.holds(path)), None)
     if module is None:
         raise InputError(
