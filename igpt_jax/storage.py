@@ -27,6 +27,9 @@ BUCKETS = "gs://"
 SCRATCH = "IGPT_JAX_SCRATCH"  # the environment variable that says where copies of files in buckets are kept
 _TRANSFERS = 16  # at a time
 
+# epath would take TensorFlow, where it is installed; it decides at the first use of any path.
+os.environ.setdefault("EPATH_USE_TF", "false")
+
 
 def as_path(place: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a local file or directory, or of one in a bucket.
@@ -60,7 +63,6 @@ def _bucket_path(text: str) -> pathlib.Path:
         raise InputError(f"{text} names no bucket; write gs://BUCKET/PATH")
     if not importlib.util.find_spec("gcsfs"):
         raise InputError(f"{text} needs gcsfs: pip install 'igpt_jax[gcs]'")
-    os.environ["EPATH_USE_TF"] = "false"  # TensorFlow has Cloud Storage on some platforms only
     _check(bucket)
     from etils import epath
 
@@ -174,7 +176,7 @@ def _download(root: str, names: list[str], target: pathlib.Path) -> None:
 class Mirror:
     """A directory of this machine whose files appear in a bucket at every `push`.
 
-    For a local directory it is that directory, and `push` does nothing.
+    For a local directory it is that directory, and neither `push` nor `close` does anything.
 
     Attributes:
       path: where to write.
@@ -186,8 +188,7 @@ class Mirror:
         self._pushed: dict[pathlib.Path, tuple[int, int]] = {}
         if not in_bucket(directory):
             return
-        self._temporary = tempfile.TemporaryDirectory(prefix="igpt_jax-")
-        self.path = pathlib.Path(self._temporary.name)
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="igpt_jax-"))
         for name in names:
             if (directory / name).exists():
                 files().get_file(str(directory / name), str(self.path / name))
@@ -203,10 +204,15 @@ class Mirror:
                     upload(file, self._directory / file.relative_to(self.path).as_posix())
                     self._pushed[file] = version
 
+    def close(self) -> None:
+        """Removes the directory of this machine."""
+        if in_bucket(self._directory):
+            shutil.rmtree(self.path, ignore_errors=True)
+
 
 @contextlib.contextmanager
 def mirrored(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields where to write the files of a directory; one in a bucket receives them when the block ends."""
-    mirror = Mirror(directory)
-    yield mirror.path
-    mirror.push()
+    with contextlib.closing(Mirror(directory)) as mirror:
+        yield mirror.path
+        mirror.push()

@@ -6,6 +6,24 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The environment that leads to a server with the bucket `bucket`; this process is led there too."""
+    from tests.bucket import served
+
+    with served("bucket") as environment:
+        environment["IGPT_JAX_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
+        os.environ |= environment
+        yield environment
+
+
+@pytest.fixture
+def place(server, request):
+    """An empty place in the bucket, as text."""
+    return f"gs://bucket/{request.node.name.replace('[', '-').replace(']', '')}"

@@ -98,7 +98,9 @@ def _open_files(
 
 def _read_from_bucket(path: str | tf.Tensor) -> tf.Tensor:
     """Does what `tf.io.read_file` does, which not every build of TensorFlow can do for buckets."""
-    content = tf.numpy_function(lambda name: files().cat_file(name.decode()), [path], tf.string, stateful=False)
+    content = tf.numpy_function(
+        lambda name: files().cat_file(np.asarray(name).item().decode()), [path], tf.string, stateful=False
+    )
     return tf.ensure_shape(content, ())
 
 

@@ -95,6 +95,7 @@ class Record:
         """Closes the files."""
         with contextlib.ExitStack() as stack:
             if self._files:
+                stack.callback(self._mirror.close)
                 stack.callback(self._mirror.push)
             for writer in self._files + self._progress:
                 stack.callback(writer.close)

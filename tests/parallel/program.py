@@ -1,6 +1,6 @@
 """What several processes, or one, do alike: train, evaluate, sample; process 0 writes down what it sees.
 
-python -m tests.parallel.program DIRECTORY DATA MODEL OPTION
+python -m tests.parallel.program DIRECTORY DATA MODEL OPTION OUT
 """
 
 import pathlib
@@ -17,6 +17,7 @@ from igpt_jax.evaluate.forward import mean_nats
 from igpt_jax.generate.sample import image_keys, sample
 from igpt_jax.parallel import processes
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.storage import as_path
 from igpt_jax.train.loop import fit
 
 STEPS, BATCH = 3, 8
@@ -78,10 +79,10 @@ def run(directory, mesh):
 
 
 if __name__ == "__main__":
-    directory, data, model, option = sys.argv[1:]
+    directory, data, model, option, out = sys.argv[1:]
     sys.modules["clu"] = None  # no TensorBoard, which would bring TensorFlow
     processes.join(option)
-    found = run(pathlib.Path(directory), make_mesh(ParallelConfig(int(data), int(model))))
+    found = run(as_path(directory), make_mesh(ParallelConfig(int(data), int(model))))
     if processes.is_primary_process():
-        np.savez(pathlib.Path(directory) / "found.npz", **found)
+        np.savez(pathlib.Path(out), **found)
     processes.leave(0)

@@ -19,6 +19,7 @@ from igpt_jax.config import ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.processes import batch_share, join
+from igpt_jax.storage import as_path
 from igpt_jax.train.metrics import read_metrics
 from tests.parallel.program import COLORS, run
 
@@ -68,14 +69,23 @@ def alone(tmp_path_factory):
     ],
 )
 def test_processes_train_evaluate_and_sample_as_one_does(count, devices, data, model, alone, tmp_path):
-    outcome = start(count, devices, lambda _, option: ["-m", "tests.parallel.program", tmp_path, data, model, option])
+    train_as_one_does(count, devices, data, model, alone, tmp_path, tmp_path / "found.npz")
+
+
+def test_processes_train_in_a_bucket_as_one_does_on_disk(alone, place, tmp_path):
+    train_as_one_does(2, 1, 2, 1, alone, as_path(place), tmp_path / "found.npz")
+
+
+def train_as_one_does(count, devices, data, model, alone, workdir, out):
+    program = ["-m", "tests.parallel.program", workdir, data, model]
+    outcome = start(count, devices, lambda _, option: [*program, option, out])
     assert [status for status, _, _ in outcome] == [0] * count, outcome
-    found, (directory, expected) = np.load(tmp_path / "found.npz"), alone
+    found, (directory, expected) = np.load(out), alone
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
     assert found["colors"].tobytes() == COLORS.tobytes()
-    lines, expected_lines = (read_metrics(path / "metrics.jsonl") for path in (tmp_path, directory))
+    lines, expected_lines = (read_metrics(path / "metrics.jsonl") for path in (workdir, directory))
     for line, expected_line in zip(lines, expected_lines, strict=True):
         assert line["step"] == expected_line["step"]
         for name in {"nats_per_token", "test/nats_per_token"} & set(expected_line):
