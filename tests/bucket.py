@@ -68,11 +68,10 @@ def failing(environment, fails):
             if fails(self.command, self.path):
                 self.answer(503, [], b"try again")
                 return
-            connection = http.client.HTTPConnection(target.hostname, target.port)
-            connection.request(self.command, self.path, body, dict(self.headers))
-            answer = connection.getresponse()
-            self.answer(answer.status, answer.getheaders(), answer.read())
-            connection.close()
+            with contextlib.closing(http.client.HTTPConnection(target.hostname, target.port)) as connection:
+                connection.request(self.command, self.path, body, dict(self.headers))
+                answer = connection.getresponse()
+                self.answer(answer.status, answer.getheaders(), answer.read())
 
         def answer(self, status, headers, body):
             self.send_response(status)
@@ -80,11 +79,16 @@ def failing(environment, fails):
                 if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                     self.send_header(name, value)
             self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the client has ended
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
         do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = forward
+
+        def handle(self):
+            with contextlib.suppress(ConnectionError):
+                super().handle()
 
         def log_message(self, *_):
             pass

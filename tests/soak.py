@@ -1,11 +1,12 @@
 """Kills a training run at random moments, over and over, and compares what it leaves with an undisturbed run.
 
     python -m tests.soak --kills=100
+    python -m tests.soak --kills=20 --bucket
 
 The run is that of experiments/digits.py on a tiny model, with checkpoints every few steps, evaluations, and the report
 at its end.  Every life is a process of its own that SIGKILL ends somewhere between its start and the end of the run;
 the next one gets the same command.  A run that reaches its end is compared, and a new one begins, until the kills are
-spent."""
+spent.  With --bucket the workdirs are in a bucket of a server on this machine, and are compared with one on disk."""
 
 import argparse
 import collections
@@ -23,6 +24,9 @@ import tempfile
 import time
 
 import numpy as np
+
+from igpt_jax.storage import as_path, in_bucket
+from tests.bucket import served
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 240
@@ -45,11 +49,16 @@ CONFIG = {
 }
 LIFE = 0.7  # of an undisturbed run's time, at most: enough to start, go on and end, too short for a whole run
 SPEED = re.compile(r"second|mfu|input_wait")  # what no two runs share
-CACHED = re.compile(r"tfevents|\.nearest\.npy$")  # files that each life adds to, or may leave out
+# Files that each life adds to, or may leave out.
+CACHED = re.compile(r"tfevents|\.nearest\.npy$|^lock$")
 
 
-def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
-    """Spends the kills.  Returns how often each moment was hit; raises AssertionError where a run differs."""
+def soak(directory: pathlib.Path, kills: int, seed: int, place: pathlib.Path | None = None) -> dict[str, int]:
+    """Spends the kills on runs at the place, which is the directory if it is not given.
+
+    Returns how often each moment was hit; raises AssertionError where a run differs.
+    """
+    place = place or directory
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -62,19 +71,18 @@ def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
     processes.set_forkserver_preload(["igpt_jax.commands.train", "clu.metric_writers"])
     for name in ("warm", "undisturbed"):  # the first one compiles; the second tells how long a life is
         start = time.monotonic()
-        assert _live(processes, directory / name, None) == 0, (directory / f"{name}.log").read_text()[-2000:]
+        where = place if name == "warm" else directory
+        assert _live(processes, where / name, directory, None) == 0, (directory / f"{name}.log").read_text()[-2000:]
         length = time.monotonic() - start
     expected = _result(directory / "undisturbed")
-    _compare(expected, _result(directory / "warm"))
+    _compare(expected, _result(place / "warm"))
     draw, moments, runs = random.Random(seed), collections.Counter(), 0
     while sum(moments.values()) < kills:
-        workdir = directory / f"run{runs}"
+        workdir = place / f"run{runs}"
         while True:
             before = _written(workdir)
-            if (
-                _live(processes, workdir, draw.uniform(0, LIFE * length) if sum(moments.values()) < kills else None)
-                == 0
-            ):
+            seconds = draw.uniform(0, LIFE * length) if sum(moments.values()) < kills else None
+            if _live(processes, workdir, directory, seconds) == 0:
                 break
             moment = _moment(workdir, before)
             moments[moment] += 1
@@ -85,37 +93,42 @@ def soak(directory: pathlib.Path, kills: int, seed: int) -> dict[str, int]:
     return dict(moments) | {"runs compared": runs, "undisturbed seconds": round(length)}
 
 
-def _live(processes, workdir, seconds):
+def _live(processes, workdir, directory, seconds):
     """One process with the run's command; killed after the seconds.  Returns the exit status: -9 where killed."""
-    process = processes.Process(target=_train, args=(workdir,))
+    log = directory / f"{workdir.name}.log"
+    process = processes.Process(target=_train, args=(str(workdir), log))
     process.start()
     process.join(seconds)
     if process.exitcode is None:
         process.kill()
         process.join()
-    assert process.exitcode in (0, -9), pathlib.Path(f"{workdir}.log").read_text()[-2000:]
+    assert process.exitcode in (0, -9), log.read_text()[-2000:]
     return process.exitcode
 
 
-def _train(workdir):
+def _train(workdir, log):
     from igpt_jax.__main__ import main
 
-    log = os.open(f"{workdir}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
-        os.dup2(log, stream)
+        os.dup2(descriptor, stream)
     flags = [f"--config.{name}={value}" for name, value in CONFIG.items()]
     sys.exit(main(["igpt_jax", "train", f"--config={ROOT}/experiments/digits.py", f"--workdir={workdir}", *flags]))
 
 
 def _written(workdir):
     path = workdir / "metrics.jsonl"
-    return path.stat().st_mtime_ns if path.exists() else None
+    return path.read_bytes() if path.exists() else None
 
 
 def _moment(workdir, written_before):
     """What the kill interrupted, from what it left."""
-    if list((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp")):
-        return "while a checkpoint was written"
+    checkpoints = workdir / "checkpoints"
+    for checkpoint in checkpoints.iterdir() if checkpoints.exists() else ():
+        if checkpoint.name.endswith(".orbax-checkpoint-tmp"):
+            return "while a checkpoint was written"
+        if in_bucket(checkpoint) and not (checkpoint / "commit_success.txt").exists():
+            return "while a checkpoint was written"
     lines = (workdir / "metrics.jsonl").read_text().splitlines() if _written(workdir) else []
     last = json.loads(lines[-1]) if lines and lines[-1].endswith("}") else {"step": 0}
     if last["step"] == STEPS:
@@ -163,9 +176,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bucket", action="store_true", help="work in a bucket")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        for name, count in soak(pathlib.Path(directory), options.kills, options.seed).items():
+    with contextlib.ExitStack() as stack:
+        directory, place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())), None
+        if options.bucket:
+            os.environ |= stack.enter_context(served("bucket"))
+            place = as_path("gs://bucket")
+        for name, count in soak(directory, options.kills, options.seed, place).items():
             print(f"{count:>6}  {name}")
 
 

@@ -99,7 +99,7 @@ def _open_files(
 def _read_from_bucket(path: str | tf.Tensor) -> tf.Tensor:
     """Does what `tf.io.read_file` does, which not every build of TensorFlow can do for buckets."""
     content = tf.numpy_function(
-        lambda name: files().cat_file(np.asarray(name).item().decode()), [path], tf.string, stateful=False
+        lambda name: files().cat_file(tf.compat.as_str(np.asarray(name).item())), [path], tf.string, stateful=False
     )
     return tf.ensure_shape(content, ())
 

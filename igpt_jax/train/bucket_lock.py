@@ -112,11 +112,10 @@ class _Lock:
         from google.api_core.exceptions import NotFound
 
         try:
-            self._blob.reload()
-            text = self._blob.download_as_bytes()
-            return self._blob.generation, json.loads(text)
-        except (NotFound, ValueError):
-            return 0, {}
+            found = self._blob.bucket.get_blob(self._blob.name)
+            return (found.generation, json.loads(found.download_as_bytes())) if found else (0, {})
+        except NotFound:  # replaced, or removed, since then
+            return self._read()
 
     def _in_use(self, owner: dict[str, Any]) -> InputError:
         return InputError(f"{self._path.parent} is in use by {_name(owner)}; wait for it, or use another --workdir")
