@@ -237,17 +237,18 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:
-    """Devices along each axis of the mesh; -1 uses all that the other axis leaves."""
+    """Devices along each axis of the mesh.  For data or model, -1 uses all that the other axes leave."""
 
-    data: int = -1  # splits the batch, the parameters and the optimizer state
+    data: int = -1  # splits the batch, the parameters and the optimizer state; of one slice
     model: int = 1  # splits the attention heads and the MLP width
+    slices: int = -1  # TPU slices, which split the batch; each holds all parameters; -1: as many as the devices are of
     microbatches: int = 1  # parts of a batch computed one after another (gradient accumulation); more need less memory
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "parallel.", "microbatches")
-        for name in ("data", "model"):
+        for name in ("data", "model", "slices"):
             size = getattr(self, name)
-            _check(size == -1 or size >= 1, f"parallel.{name}={size} must be -1 (the rest) or at least 1")
+            _check(size == -1 or size >= 1, f"parallel.{name}={size} must be -1 or at least 1")
         _check(self.data != -1 or self.model != -1, "parallel.data and parallel.model cannot both be -1; give one")
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import mean_where, token_nats
-from igpt_jax.parallel.mesh import logical_axes, put_whole_batch
+from igpt_jax.parallel.mesh import batch_ways, logical_axes, put_whole_batch
 from igpt_jax.parallel.processes import allgather
 from igpt_jax.types import Batch, HostBatch, Params
 
@@ -58,13 +58,13 @@ def in_batches(arrays: HostBatch, batch_size: int) -> Iterator[HostBatch]:
 def map_batches(function: Callable[[Batch], Any], batches: Iterable[HostBatch], mesh: Mesh) -> Iterator[Any]:
     """Yields function(batch) as NumPy arrays on every process.  Every process is given all batches.
 
-    Each batch is split over the mesh's `data` axis.  A smaller batch is filled up to the size of the first, so that
+    Each batch is split over the mesh.  A smaller batch is filled up to the size of the first, so that
     nothing is compiled again, and its results are cut back.
     """
     size = None
     for batch in batches:
         b = len(next(iter(batch.values())))
-        size = size or math.ceil(b / mesh.shape["data"]) * mesh.shape["data"]
+        size = size or math.ceil(b / batch_ways(mesh)) * batch_ways(mesh)
         filled = put_whole_batch({name: np.resize(x, (size, *x.shape[1:])) for name, x in batch.items()}, mesh)
         with logical_axes(mesh):
             outputs = allgather(function(filled))

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from igpt_jax.evaluate.forward import in_batches, map_batches
 from igpt_jax.generate.sample import Drawn, Sampler, fastest_window, image_keys, sample
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
+from igpt_jax.parallel.mesh import batch_ways
 from igpt_jax.progress import progress
 from igpt_jax.types import Batch, HostBatch, Params
 
@@ -34,7 +35,7 @@ def complete(
       given_bt: (b, t) int32, the first t pixels in raster order; t = 0 samples whole images.
       n: continuations of each image.
       seed: of the random numbers; each continuation has its own key, see `image_keys`.
-      mesh: devices, over whose `data` axis the images are split.
+      mesh: devices, over which the images are split.
       sampler: how a color is sampled from its logits.
       batch_size: images sampled at once, at least 1; it does not change the images.
       window: positions per pass, as `sample` explains; None chooses `fastest_window`.
@@ -48,7 +49,7 @@ def complete(
     check_tokens(model.config, given_bt)
     given_bt = np.repeat(given_bt, n, axis=0)
     if window is None:
-        images = max(1, min(batch_size, len(given_bt)) // mesh.shape["data"])
+        images = max(1, min(batch_size, len(given_bt)) // batch_ways(mesh))
         window = fastest_window(mesh.devices.flat[0].platform, images)
 
     def draw(rngs_b: jax.Array, batch: Batch) -> Drawn:
@@ -72,7 +73,7 @@ def draw_batches(
       arrays: inputs of all images; the first axis of every array is the image.
       seed: of the keys.
       batch_size: images per call of `draw`, at least 1.
-      mesh: devices, over whose `data` axis a batch is split.
+      mesh: devices, over which a batch is split.
 
     Returns:
       The results of `draw` for all images, as numpy arrays.

@@ -43,7 +43,7 @@ def infill(
       hidden_bt: (b, context) bool, True = hidden.
       n: fillings of each image.
       seed: of the random numbers; each filling has its own key, see `image_keys`.
-      mesh: devices, over whose `data` axis the images are split.
+      mesh: devices, over which the images are split.
       sampler: how a color is sampled from its logits.
       rounds: forward passes of the first filling, at least 1; with as many as hidden pixels, they are filled one by
         one.

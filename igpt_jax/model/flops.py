@@ -17,6 +17,7 @@ class Chip:
     hbm_bandwidth: float = 0.0  # bytes/s
     link_bandwidth: float = 0.0  # bytes/s, received over all links to other chips together
     cores: int = 1  # how many devices libtpu's topologies count for one chip
+    network_bandwidth: float = 0.0  # bytes/s, sent through the data-center network to other slices
 
     @property
     def hbm_bytes(self) -> int:
@@ -27,13 +28,15 @@ class Chip:
 NEWTON_SCHULZ_ITERATIONS = 5  # in each orthogonalization of Muon
 
 # By JAX's device_kind. TPUs: docs.cloud.google.com/tpu, the page of each version. These pages count links in both
-# directions: 400, 1,200 and 800 GB/s for v5e, v5p and v6e. The six links of 50 GB/s of v4 are from Jouppi et al. 2023
-# (arXiv:2304.01433). GPUs: NVIDIA's data sheets, without sparsity.
+# directions: 400, 1,200, 800 and 1,200 GB/s for v5e, v5p, v6e and TPU7x. They give the network of v5p, v6e and TPU7x as
+# 50, 100 and 100 Gbit/s for a chip, and that of v5e as 6.4 Tbit/s for a pod of 256. The six links of 50 GB/s of v4 are
+# from Jouppi et al. 2023 (arXiv:2304.01433). GPUs: NVIDIA's data sheets, without sparsity.
 CHIPS = {
     "TPU v4": Chip(275e12, 32, 1200e9, 300e9, cores=2),
-    "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9),
-    "TPU v5": Chip(459e12, 95, 2765e9, 600e9),
-    "TPU v6 lite": Chip(918e12, 32, 1638e9, 400e9),
+    "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9, network_bandwidth=3.125e9),
+    "TPU v5": Chip(459e12, 95, 2765e9, 600e9, network_bandwidth=6.25e9),
+    "TPU v6 lite": Chip(918e12, 32, 1638e9, 400e9, network_bandwidth=12.5e9),
+    "TPU7x": Chip(2307e12, 192, 7380e9, 600e9, cores=2, network_bandwidth=12.5e9),
     "NVIDIA A100-SXM4-40GB": Chip(312e12, 40, 1555e9),
     "NVIDIA A100-SXM4-80GB": Chip(312e12, 80, 2039e9),
     "NVIDIA H100 80GB HBM3": Chip(989e12, 80, 3350e9),

@@ -14,10 +14,13 @@ from igpt_jax.errors import InputError
 from igpt_jax.model.attention import LANES, fits_cudnn
 from igpt_jax.types import Batch, HostBatch
 
+AXES = ("slice", "data", "model")
 # (logical axis, mesh axis); None: not split.
 RULES = (
-    ("batch", "data"),  # images are independent
-    ("width", "data"),  # each device keeps a slice of every weight and of its Adam moments (FSDP)
+    ("batch", ("slice", "data")),  # images are independent
+    # Each device keeps a part of every weight and of its Adam moments (FSDP).  Every slice has all parts, so that only
+    # the sums of gradients cross the network between slices.
+    ("width", "data"),
     ("heads", "model"),  # attention heads are independent
     ("mlp", "model"),  # the two matmuls of the MLP need one sum over devices, after the second
     ("sequence", "model"),  # between blocks, norms and residual sums treat each position by itself
@@ -32,31 +35,57 @@ RULES = (
 
 
 def make_mesh(config: ParallelConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Arranges devices as a (data, model) grid; a single device is a 1x1 mesh.
+    """Arranges devices as a (slice, data, model) grid; a single device is a 1x1x1 mesh.
 
     Args:
-      config: sizes of the two axes.
+      config: sizes of the axes.
       devices: None takes all devices of all processes.
 
     Raises:
-      InputError: the product of the two sizes is not the number of devices.
+      InputError: the product of the sizes is not the number of devices, or the slices are not those of the devices.
     """
     devices = jax.devices() if devices is None else devices
-    count = len(devices)
+    slices = _slices(config, devices)
+    count = len(devices) // slices
     data = config.data if config.data != -1 else count // config.model
     model = config.model if config.model != -1 else count // config.data
     if data * model != count:
         wanted = config.model if config.model != -1 else count / config.data
         nearest = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - wanted))
         raise InputError(
-            f"parallel.data={config.data} x parallel.model={config.model} does not match {count} devices; "
+            f"parallel.data={config.data} x parallel.model={config.model} does not match {count} devices"
+            f"{' of a slice' if slices > 1 else ''}; "
             f"set parallel.data={count // nearest} and parallel.model={nearest}"
         )
-    axes, types = ("data", "model"), (AxisType.Auto,) * 2
+    by_slice = sorted(devices, key=_slice_of)
+    grids = [_grid(by_slice[i * count : (i + 1) * count], data, model) for i in range(slices)]
+    return Mesh(np.stack(grids), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _slices(config: ParallelConfig, devices: list[jax.Device]) -> int:
+    found = len({_slice_of(device) for device in devices})
+    slices = found if config.slices == -1 else config.slices
+    if len(devices) % slices or found not in (1, slices):
+        raise InputError(f"parallel.slices={slices}, but the {len(devices)} devices are of {found}; set it to {found}")
+    return slices
+
+
+def _slice_of(device: jax.Device) -> int:
+    return getattr(device, "slice_index", None) or 0
+
+
+def _grid(devices: list[jax.Device], data: int, model: int) -> np.ndarray:
+    """Arranges the devices of one slice so that neighbors in the grid are neighbors in the hardware."""
     # jax.make_mesh cannot arrange chips whose cores are separate devices, such as TPU v4's in a described topology.
     if any(getattr(device, "core_on_chip", 0) for device in devices):
-        return Mesh(np.reshape(devices, (data, model)), axes, axis_types=types)
-    return jax.make_mesh((data, model), axes, axis_types=types, devices=devices)
+        return np.reshape(devices, (data, model))
+    axes = AXES[1:]
+    return jax.make_mesh((data, model), axes, axis_types=(AxisType.Auto,) * len(axes), devices=devices).devices
+
+
+def batch_ways(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts a mesh splits a batch."""
+    return mesh.shape["slice"] * mesh.shape["data"]
 
 
 @contextlib.contextmanager
@@ -72,8 +101,8 @@ def shardings(tree: Any, mesh: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The sharding that splits the first axis, the images, over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The sharding that splits the first axis, the images, over `slice` and `data`."""
+    return NamedSharding(mesh, PartitionSpec(("slice", "data")))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
@@ -82,17 +111,17 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def put_batch(batch: HostBatch, mesh: Mesh) -> Batch:
-    """Joins the parts of a batch that the processes have read into global arrays, split over `data`."""
+    """Joins the parts of a batch that the processes have read into global arrays."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_sharding(mesh), x), batch)
 
 
 def put_whole_batch(batch: HostBatch, mesh: Mesh) -> Batch:
-    """Makes global arrays, split over `data`, from a batch of which every process holds the whole."""
+    """Makes global arrays from a batch of which every process holds the whole."""
     return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, batch_sharding(mesh), x.__getitem__), batch)
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
-    """Checks that every microbatch of a batch splits evenly over the `data` axis.
+    """Checks that every microbatch of a batch splits evenly over the mesh.
 
     Args:
       name: of the option, for the message.
@@ -103,11 +132,11 @@ def check_batch(name: str, batch_size: int, mesh: Mesh, microbatches: int = 1) -
     Raises:
       InputError: it does not; the message gives the nearest batch size that does.
     """
-    ways = mesh.shape["data"] * microbatches
+    ways = batch_ways(mesh) * microbatches
     if batch_size % ways:
         parts = f" x {microbatches} microbatches" if microbatches > 1 else ""
         raise InputError(
-            f"{name}={batch_size} is not divisible by the {mesh.shape['data']} devices of the data axis{parts}; "
+            f"{name}={batch_size} is not divisible by the {batch_ways(mesh)} devices of the data axis{parts}; "
             f"set it to {max(ways, round(batch_size / ways) * ways)}"
         )
 

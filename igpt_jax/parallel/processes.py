@@ -103,12 +103,13 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
     Raises:
       InputError: the processes do not split the batch into equal, disjoint parts.
     """
-    # For every process, the rows of the mesh in which it has devices. A row is one index along `data`.
+    # For every process, the rows of the mesh in which it has devices. A row is one index along `slice` and `data`.
     rows: dict[int, set[int]] = {}
-    for (row, _), device in np.ndenumerate(mesh.devices):
+    by_row = mesh.devices.reshape(-1, mesh.shape["model"])
+    for (row, _), device in np.ndenumerate(by_row):
         rows.setdefault(device.process_index, set()).add(row)
     parts = sorted({tuple(sorted(part)) for part in rows.values()})
-    if sum(map(len, parts)) != mesh.shape["data"] or len({len(part) for part in parts}) > 1:
+    if sum(map(len, parts)) != len(by_row) or len({len(part) for part in parts}) > 1:
         local, model = mesh.devices.size // len(rows), mesh.shape["model"]
         fitting = [n for n in range(1, mesh.devices.size + 1) if mesh.devices.size % n == 0]
         fitting = [n for n in fitting if local % n == 0 or n % local == 0]

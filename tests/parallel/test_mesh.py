@@ -44,10 +44,12 @@ def one_device():
     return train(ParallelConfig(), jax.devices()[:1])
 
 
-@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2), (2, 4), (1, 8)])
-def test_a_mesh_trains_evaluates_and_samples_as_one_device_does(data, model, one_device):
+@pytest.mark.parametrize(
+    ("data", "model", "slices"), [(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+)
+def test_a_mesh_trains_evaluates_and_samples_as_one_device_does(data, model, slices, one_device):
     losses, state, mesh = one_device
-    mesh_losses, mesh_state, other_mesh = train(ParallelConfig(data, model), jax.devices())
+    mesh_losses, mesh_state, other_mesh = train(ParallelConfig(data, model, slices), jax.devices())
     np.testing.assert_allclose(losses, mesh_losses, rtol=1e-5)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), state.params, mesh_state.params)
     up = mesh_state.params["blocks"]["mlp"]["up"]["kernel"]
@@ -88,14 +90,18 @@ def test_a_mesh_fine_tunes_as_one_device_does(name, head_layer):
     assert mesh_state.params["class_head"].addressable_shards[0].data.shape == (8, 4)
 
 
-@pytest.mark.parametrize(("name", "data", "model"), [("ar", 2, 4), pytest.param("bert", 8, 1, marks=pytest.mark.slow)])
-def test_a_mesh_trains_a_model_of_today_with_muon_as_one_device_does(name, data, model):
+@pytest.mark.parametrize(
+    ("name", "data", "model", "slices"),
+    [("ar", 2, 4, 1), ("ar", 2, 2, 2), pytest.param("bert", 8, 1, 1, marks=pytest.mark.slow)],
+)
+def test_a_mesh_trains_a_model_of_today_with_muon_as_one_device_does(name, data, model, slices):
     config = dataclasses.replace(
         CONFIG, width=64, objective=name, positions="rotary", qk_norm=True, activation="swiglu"
     )
     objective = objective_function(ObjectiveConfig(name))
     losses, state, _ = train(ParallelConfig(), jax.devices()[:1], 3, config, objective, "muon")
-    mesh_losses, mesh_state, _ = train(ParallelConfig(data, model), jax.devices(), 3, config, objective, "muon")
+    parallel = ParallelConfig(data, model, slices)
+    mesh_losses, mesh_state, _ = train(parallel, jax.devices(), 3, config, objective, "muon")
     np.testing.assert_allclose(losses, mesh_losses, rtol=1e-5)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), state.params, mesh_state.params)
     momenta = {
@@ -112,7 +118,7 @@ def test_a_mesh_trains_a_model_of_today_with_muon_as_one_device_does(name, data,
 @pytest.mark.parametrize("recipe", ["paper", "modern"])
 def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there(recipe):
     config = dataclasses.replace(ig.SIZES["l"], dtype="bfloat16", attention="splash", remat="full")
-    mesh = AbstractMesh((128, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    mesh = AbstractMesh((1, 128, 4), ("slice", "data", "model"), axis_types=(AxisType.Auto,) * 3)
     optimizer = adam(OptimizerConfig(), lambda step: 1e-3)
     if recipe == "modern":
         config = dataclasses.replace(config, positions="rotary", qk_norm=True, activation="swiglu")
@@ -122,7 +128,7 @@ def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there(reci
     step = jit_train_step(model, optimizer, autoregressive, 0, mesh)
     traced = step.trace(abstract_state(model, optimizer, mesh), {"tokens": tokens})
     text = traced.lower(lowering_platforms=("tpu",)).as_text()
-    assert '"data"=128, "model"=4' in text
+    assert '"slice"=1, "data"=128, "model"=4' in text
     # In a device's hands: one image, four of the sixteen heads; and the kernel forward, again, and two backward.
     assert text.count("tpu_custom_call") >= 3
     assert "tensor<1x4x1024x96xbf16>" in text
@@ -134,6 +140,8 @@ def test_the_step_of_the_large_model_lowers_for_512_tpus_that_are_not_there(reci
         (ParallelConfig(3, 2), "data=3 x parallel.model=2 does not match 8 devices; set .*data=4 and .*model=2"),
         (ParallelConfig(-1, 3), "model=3 does not match 8 devices; set parallel.data=4 and parallel.model=2"),
         (ParallelConfig(16, -1), "data=16 x .* does not match 8 devices; set parallel.data=8 and parallel.model=1"),
+        (ParallelConfig(8, 1, 2), "data=8 x .* does not match 4 devices of a slice; set parallel.data=4"),
+        (ParallelConfig(slices=3), "parallel.slices=3, but the 8 devices are of 1; set it to 1"),
     ],
 )
 def test_a_mesh_that_does_not_match_the_devices_is_refused(parallel, message):
