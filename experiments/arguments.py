@@ -1,10 +1,20 @@
-"""Reads the arguments of config files, `FILE.py:name=value,name=value`, and checks them against typed defaults."""
+"""Reads the arguments of config files, `FILE.py:name=value,name=value`, and of the experiments' command lines."""
 
+import argparse
+import pathlib
+import re
 from typing import Any
 
 from igpt_jax.errors import InputError
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def local_directory(text: str) -> pathlib.Path:
+    """Reads a directory of this machine, for argparse; an address such as gs://bucket/runs is refused."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise argparse.ArgumentTypeError(f"{text} is no directory of this machine; experiments keep their runs on one")
+    return pathlib.Path(text)
 
 
 def read_arguments(text: str, **defaults: str | int | float | tuple[str, ...]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments.arguments import read_arguments
+from experiments.arguments import local_directory, read_arguments
 from experiments.benchmark.measure import Side, compare, machine
 from experiments.benchmark.ours import training_step
 from experiments.recipe import INGREDIENTS, RECIPES, add_ingredients
@@ -219,7 +219,7 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser("experiments.modern", description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", choices=tuple(EMBEDDED))
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs and results")
+    parser.add_argument("--workdir", type=local_directory, required=True, help="directory of all runs and results")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the number of cores"
     )

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from experiments import claims, scales
+from experiments.arguments import local_directory
 from experiments.benchmark.measure import machine
 from experiments.scheduler import Scheduler, exit_status, total_seconds
 from experiments.tables import markdown, measure, write_json
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("experiments.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("table", metavar="TABLE", help=f"all, {', '.join(TABLES)}")
     parser.add_argument("--scale", choices=scales.SCALES, required=True)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs and results")
+    parser.add_argument("--workdir", type=local_directory, required=True, help="directory of all runs and results")
     parser.add_argument(
         "--jobs", type=int, help="runs at a time; default: the number of cores for miniature, 1 for paper"
     )

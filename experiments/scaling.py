@@ -36,7 +36,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.arguments import read_arguments
+from experiments.arguments import local_directory, read_arguments
 from experiments.benchmark.measure import machine
 from experiments.recipe import RECIPES, add_ingredients
 from experiments.runs import Job, Result, nats_per_token, probe_accuracy, work_directory
@@ -229,7 +229,7 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser("experiments.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--scale", choices=tuple(SCALES), required=True)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of all runs and results")
+    parser.add_argument("--workdir", type=local_directory, required=True, help="directory of all runs and results")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the number of cores"
     )

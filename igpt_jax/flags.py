@@ -11,7 +11,7 @@ from igpt_jax.config import EMBEDDED, DataConfig, RunConfig, as_config_dict
 LAW = "experiments/results/scaling/law-paper-12.json"
 GENERATING = ("sample", "complete", "score", "quality")
 _LARGEST = 2**31 - 1  # integer
-_SMALLEST = {"seed": 0, "batch_size": 1}
+_SMALLEST = {"seed": 0, "batch_size": 1, "slices": 1}
 
 _Define = Callable[[str, str, Any, str], None]  # from kind, name, default and help text
 
@@ -74,7 +74,12 @@ def _define_config(options: flags.FlagValues, argv: list[str], saved: RunConfig 
 
 
 def _define_run(define: _Define, command: str) -> None:
-    define("string", "workdir", None, "Directory of the run, which holds its checkpoints, metrics and report.")
+    define(
+        "string",
+        "workdir",
+        None,
+        "Directory of the run, which holds its checkpoints, metrics and report; gs://BUCKET/PATH works too.",
+    )
     _define_distributed(define)
     define("bool", "report", True, "Write figures to WORKDIR/report/ at the end.")
     if command == "train":
@@ -98,6 +103,7 @@ def _define_run(define: _Define, command: str) -> None:
 
 def _define_plan(define: _Define) -> None:
     define("string", "topology", "v5e:4x4", "TPU slice to compile for, such as v4:2x2x4, v5p:4x4x4 or v6e:8x8.")
+    define("integer", "slices", 1, "How many such slices work together over the data-center network.")
     define("string", "what", "train", "Program to compile: train, features or sample.")
     define("bool", "json", False, "Print the plan as JSON, and nothing else.")
     define(

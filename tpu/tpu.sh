@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# Manages one Cloud TPU slice from creation to deletion.  --help lists the commands; --dry-run prints the gcloud calls.
+# Manages Cloud TPU slices from creation to deletion.  --help lists the commands; --dry-run prints the gcloud calls.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 usage: tpu/tpu.sh COMMAND [--flag=value ...] [-- arguments of `python -m igpt_jax train`]
 
-On the workers the checkout is ~/igpt_jax, and paths are relative to it: --workdir=../gcs/runs/s32
+On the workers the checkout is ~/igpt_jax.  All workers must see the workdir, so put it in a bucket:
+--workdir=gs://my-bucket/runs/s32
 
 commands
   create    request the slice, and wait until it is ready (with --queued: only request it, and return)
   status    show its state
-  setup     copy this checkout to every worker and install it; with --bucket mount the bucket at ~/gcs
+  setup     copy this checkout to every worker and install it
   launch    start the training given after -- on all workers; it outlives the connection
   resume    setup and launch again, on a slice that was preempted and is back; training continues from its checkpoint
-  logs      follow the log of one worker
+  logs      follow the log of one worker; with several slices, of the first one
   stop      stop the training on all workers; it saves a checkpoint first
   fetch     copy the workdir to this machine: from gs:// directly, or from worker 0
   delete    delete the slice, and its queued request
+With --slices=N, all commands but logs and fetch reach every slice.
 
 flags, or environment variables                 for, and default
   --name=NAME              TPU_NAME              (required)
@@ -27,7 +29,7 @@ flags, or environment variables                 for, and default
   --version=VERSION        TPU_VERSION           (create) the runtime version; default: one for the type
   --queued                 TPU_QUEUED=1          use a queued resource instead of a plain TPU VM
   --spot                   TPU_SPOT=1            (create) cheaper, but may be preempted at any time
-  --bucket=BUCKET          TPU_BUCKET            (setup) a Cloud Storage bucket, without gs://
+  --slices=N               TPU_SLICES            1; several work together over the network, and need --queued
   --worker=N               TPU_WORKER            (logs) 0
   --from=DIR --to=DIR      TPU_FROM, TPU_TO      (fetch) where the workdir is, and where it goes
   --dry-run                TPU_DRY_RUN=1         print every gcloud command instead of running it
@@ -40,7 +42,7 @@ fail() {
 }
 
 name=${TPU_NAME:-} zone=${TPU_ZONE:-} project=${TPU_PROJECT:-} type=${TPU_TYPE:-} version=${TPU_VERSION:-}
-queued=${TPU_QUEUED:-} spot=${TPU_SPOT:-} bucket=${TPU_BUCKET:-} worker=${TPU_WORKER:-0}
+queued=${TPU_QUEUED:-} spot=${TPU_SPOT:-} slices=${TPU_SLICES:-1} worker=${TPU_WORKER:-0}
 from=${TPU_FROM:-} to=${TPU_TO:-} dry_run=${TPU_DRY_RUN:-}
 training=()
 
@@ -54,7 +56,7 @@ while (($#)); do
     --project=*) project=${1#*=} ;;
     --type=*) type=${1#*=} ;;
     --version=*) version=${1#*=} ;;
-    --bucket=*) bucket=${1#*=} ;;
+    --slices=*) slices=${1#*=} ;;
     --worker=*) worker=${1#*=} ;;
     --from=*) from=${1#*=} ;;
     --to=*) to=${1#*=} ;;
@@ -73,6 +75,16 @@ done
 [[ -n $name ]] || fail "which slice? give --name=NAME or set TPU_NAME"
 [[ -n $zone ]] || fail "in which zone? give --zone=ZONE or set TPU_ZONE"
 
+[[ $slices =~ ^[1-9][0-9]*$ ]] || fail "--slices=$slices is no number of slices; give 1 or more"
+((slices == 1)) || [[ -n $queued ]] || fail "several slices are one queued resource; add --queued, or set TPU_QUEUED=1"
+
+# The names of the slices: several have the name of the request, and a number.
+nodes=("$name")
+if ((slices > 1)); then
+  nodes=()
+  for ((i = 0; i < slices; i++)); do nodes+=("$name-$i"); done
+fi
+
 where=(--zone="$zone")
 [[ -z $project ]] || where+=(--project="$project")
 
@@ -86,7 +98,17 @@ run() {
 }
 
 tpu() { run gcloud compute tpus "$@" "${where[@]}"; }
-on_worker() { tpu tpu-vm ssh "$name" --worker="$1" --command="$2"; }
+on_worker() { tpu tpu-vm ssh "$1" --worker="$2" --command="$3"; }
+# Reaches the workers of all slices at the same time, since those of a training wait for each other.
+on_all_workers() {
+  local node ids=() id failed=0
+  for node in "${nodes[@]}"; do
+    on_worker "$node" all "$1" &
+    ids+=($!)
+  done
+  for id in "${ids[@]}"; do wait "$id" || failed=1; done
+  return "$failed"
+}
 
 runtime_of() {
   case $1 in
@@ -102,7 +124,12 @@ create() {
   local runtime=${version:-$(runtime_of "$type")} kind=(--accelerator-type="$type")
   [[ -z $spot ]] || kind+=(--spot)
   if [[ -n $queued ]]; then
-    tpu queued-resources create "$name" --node-id="$name" --runtime-version="$runtime" "${kind[@]}"
+    if ((slices > 1)); then
+      kind+=(--node-count="$slices" --node-prefix="$name")
+    else
+      kind+=(--node-id="$name")
+    fi
+    tpu queued-resources create "$name" --runtime-version="$runtime" "${kind[@]}"
   else
     tpu tpu-vm create "$name" --version="$runtime" "${kind[@]}"
   fi
@@ -117,31 +144,22 @@ status() {
 }
 
 setup() {
-  local archive
+  local archive node
   archive=$(mktemp -d)/igpt_jax.tar.gz
   run git -C "$(dirname "$0")/.." archive --format=tar.gz --output="$archive" HEAD
-  tpu tpu-vm scp "$archive" "$name":igpt_jax.tar.gz --worker=all
+  for node in "${nodes[@]}"; do tpu tpu-vm scp "$archive" "$node":igpt_jax.tar.gz --worker=all; done
   # The runtimes have an older Python than the package needs; uv installs a newer one.
-  on_worker all "set -e
+  on_all_workers "set -e
     mkdir -p igpt_jax && tar -xzf igpt_jax.tar.gz -C igpt_jax && cd igpt_jax
     command -v ~/.local/bin/uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
     ~/.local/bin/uv venv --quiet --allow-existing --python=3.12 && ~/.local/bin/uv pip install --quiet -e '.[tpu]'"
-  [[ -z $bucket ]] || on_worker all "set -e
-    if ! command -v gcsfuse >/dev/null; then
-      curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg |
-        sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
-      echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt\" \
-        \"gcsfuse-\$(lsb_release -cs) main\" | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-      sudo apt-get update -qq && sudo apt-get install -qq gcsfuse
-    fi
-    mkdir -p ~/gcs && mountpoint -q ~/gcs || gcsfuse --implicit-dirs $bucket ~/gcs"
 }
 
 launch() {
   ((${#training[@]})) || fail "train what? give -- --config=FILE --workdir=DIR ..."
   local arguments
   arguments=$(printf '%q ' "${training[@]}")
-  on_worker all "cd igpt_jax && { ! kill -0 \$(cat ~/igpt_jax.pid) 2>/dev/null || { echo 'still running' >&2; exit 1; }; }
+  on_all_workers "cd igpt_jax && { ! kill -0 \$(cat ~/igpt_jax.pid) 2>/dev/null || { echo 'still running' >&2; exit 1; }; }
     nohup setsid .venv/bin/python -m igpt_jax train --distributed=auto $arguments >> ~/igpt_jax.log 2>&1 < /dev/null &
     echo \$! > ~/igpt_jax.pid"
 }
@@ -151,7 +169,7 @@ fetch() {
   if [[ $from == gs://* ]]; then
     run gcloud storage rsync --recursive "$from" "$to"
   else
-    tpu tpu-vm scp --recurse "$name":"$from" "$to" --worker=0
+    tpu tpu-vm scp --recurse "${nodes[0]}":"$from" "$to" --worker=0
   fi
 }
 
@@ -169,7 +187,7 @@ case $command in
     setup
     launch
     ;;
-  logs) on_worker "$worker" "tail -n 100 -F ~/igpt_jax.log" ;;
-  stop) on_worker all "kill -TERM \$(cat ~/igpt_jax.pid)" ;;
+  logs) on_worker "${nodes[0]}" "$worker" "tail -n 100 -F ~/igpt_jax.log" ;;
+  stop) on_all_workers "kill -TERM \$(cat ~/igpt_jax.pid)" ;;
   *) fail "unknown command $command; see tpu/tpu.sh --help" ;;
 esac

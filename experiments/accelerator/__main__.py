@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 from experiments.accelerator.results import Results, table
+from experiments.arguments import local_directory
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Relative shares of the time.  A part gets its share of the time that is left for it and the parts after it.
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         description="Checks and measures the library on a GPU or a TPU. What is finished in DIR is not done again.",
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=pathlib.Path, required=True, help="where to write one JSON file for each part"
+        "--out", metavar="DIR", type=local_directory, required=True, help="where to write one JSON file for each part"
     )
     parser.add_argument("--minutes", type=float, default=7.0, help="time for all parts (default: %(default)s)")
     parser.add_argument("--parts", default=",".join(SHARES), help="parts to run, in this order (default: %(default)s)")

@@ -17,6 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 
+from igpt_jax.commands.plan_words import in_words
 from igpt_jax.config import RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import image_features
@@ -48,7 +49,7 @@ def main(config: RunConfig, options: flags.FlagValues) -> None:
         raise InputError(f"--what={options.what} is not a program; choose one of {', '.join(PROGRAMS)}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("plan needs libtpu, the TPU compiler, which needs no TPU: pip install 'igpt_jax[tpu]'")
-    where, law = Slice.named(options.topology, config.parallel), None
+    where, law = Slice.named(options.topology, config.parallel, options.slices), None
     if options.flops is not None:
         law = Law.load(as_path(options.law))
         config = recommended(config, law, options.flops)
@@ -59,7 +60,14 @@ def main(config: RunConfig, options: flags.FlagValues) -> None:
     check_model(model, where.mesh)
     if not options.json:
         print(f"compiling {options.what} for {options.topology}, which may take minutes", file=sys.stderr, flush=True)
-    plan = _plan(config, where, options.what)
+    try:
+        plan = _plan(config, where, options.what)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:300]
+        raise InputError(
+            f"libtpu does not compile it for {where.kind}: {reason}; try another --config.model.attention, such as "
+            "blockwise"
+        ) from error
     if law:
         plan["recommended"] = {
             "flops": options.flops,
@@ -71,9 +79,9 @@ def main(config: RunConfig, options: flags.FlagValues) -> None:
             "heads": model.heads,
             "steps": config.steps,
             "images": config.steps * config.data.batch_size,
-            "hours_at_least": config.steps * max(plan["seconds"].values()) / 3600,
+            "hours_at_least": plan["seconds"] and config.steps * max(plan["seconds"].values()) / 3600,
         }
-    print(json.dumps(plan, indent=2) if options.json else _in_words(plan, options.what))
+    print(json.dumps(plan, indent=2) if options.json else in_words(plan, options.what))
 
 
 def _plan(config: RunConfig, where: Slice, what: str) -> dict[str, Any]:
@@ -103,7 +111,7 @@ def _compile_training(config: RunConfig, where: Slice) -> tuple[Compiled, str]:
     if config.objective.class_weight:
         sharding = batch_sharding(where.mesh)
         batch["label"] = jax.ShapeDtypeStruct((config.data.batch_size,), jnp.int32, sharding=sharding)
-    return compile_train_step(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes)
+    return compile_train_step(config, optimizer, where.mesh, state, batch, where.chip.hbm_bytes if where.chip else None)
 
 
 def _compile_features(config: RunConfig, where: Slice) -> Compiled:
@@ -125,44 +133,3 @@ def _compile_sample(config: RunConfig, where: Slice) -> Compiled:
 
 def _tokens(config: RunConfig, where: Slice, images: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((images, config.model.context), jnp.int32, sharding=batch_sharding(where.mesh))
-
-
-def _in_words(plan: dict[str, Any], what: str) -> str:
-    size = {name: f"{count / 2**30:.2f}" for name, count in plan["bytes_per_device"].items()}
-    seconds = {name: f"{x:.4f}" for name, x in plan["seconds"].items()}
-    mesh = " x ".join(f"{name} {ways}" for name, ways in plan["mesh"].items())
-    repeated = plan["executed_flops_per_step"] / plan["model_flops_per_step"] - 1
-    collectives = "not told by the compiler" if plan["collectives"] is None else "none"
-    if plan["collectives"]:
-        collectives = ", ".join(
-            f"{kind} {counts['in_loops']} in loops + {counts['outside']}"
-            for kind, counts in plan["collectives"].items()
-        )
-    recommended = _recommendation(plan["recommended"]) if "recommended" in plan else []
-    return "\n".join(
-        [
-            *recommended,
-            f"{what} on {plan['topology']}: {plan['devices']} devices, {mesh}",
-            f"memory a device: {size['arguments']} GiB arguments + {size['temporaries']} temporaries; "
-            f"{size['total']} of {size['hbm']} GiB: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
-            f"arithmetic: {plan['model_flops_per_step']:.3e} FLOPs a step, {repeated:+.0%} recomputed "
-            f"(remat {plan['remat']})",
-            f"seconds a step: compute {seconds['compute']}, HBM {seconds['hbm']}, "
-            f"interconnect {seconds['interconnect']}: bound by {plan['bound']}, MFU at most {plan['mfu_ceiling']:.0%}",
-            f"collectives: {collectives}",
-            f"compiled in {plan['compile_seconds']:.0f} s",
-        ]
-    )
-
-
-def _recommendation(best: dict[str, Any]) -> list[str]:
-    lowest, highest = best["budgets_of_the_law"]
-    lines = [
-        f"the best model for {best['flops']:g} FLOPs: {best['parameters_in_matmuls']:.3g} parameters in matmuls "
-        f"({best['layers']} layers, width {best['width']}, {best['heads']} heads)",
-        f"its training: {best['steps']:,} steps, {best['images']:,} images, "
-        f"at least {best['hours_at_least']:,.1f} hours on this slice",
-    ]
-    if not lowest <= best["flops"] <= highest:
-        lines.append(f"this is extrapolated: the law was fitted to budgets of {lowest:g} to {highest:g} FLOPs")
-    return lines

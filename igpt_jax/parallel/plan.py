@@ -21,32 +21,41 @@ from igpt_jax.model.flops import (
     muon_flops,
     training_flops,
 )
-from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.parallel.mesh import batch_ways, make_mesh
 
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A TPU slice, as the compiler describes it."""
+    """One TPU slice, or several equal ones, as the compiler describes them."""
 
     name: str  # of its topology, such as "v5e:4x4"
     mesh: Mesh
-    chip: Chip  # one device's share of a chip, see `Chip.cores`
+    kind: str  # of its chips, such as "TPU v5 lite"
+    chip: Chip | None  # one device's share of a chip, see `Chip.cores`; None if its data sheet is not in `CHIPS`
 
     @classmethod
-    def named(cls, name: str, parallel: ParallelConfig) -> "Slice":
+    def named(cls, name: str, parallel: ParallelConfig, slices: int = 1) -> "Slice":
         """Describes the slice of a topology such as "v5e:4x4", with the mesh that the config asks for.
+
+        Args:
+          name: of the topology.
+          parallel: of the config.
+          slices: how many of them are connected by a data-center network.
 
         Raises:
           InputError: libtpu does not know the topology, or the mesh does not match its devices.
         """
+        several = {"num_slices": slices} if slices > 1 else {}
         try:
-            devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
-        except jax.errors.JaxRuntimeError as error:
-            raise InputError(f"--topology={name}: {error}; choose one such as v5e:4x4, v5p:2x2x4, v6e:4x4") from error
-        chip = CHIPS[devices[0].device_kind]
-        return cls(name, make_mesh(parallel, list(devices)), _one_core(chip))
+            devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name, **several).devices
+        except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"--topology={name}: {reason}; choose one such as v5e:4x4, v5p:2x2x4, v6e:4x4") from error
+        kind = devices[0].device_kind
+        chip = CHIPS.get(kind)
+        return cls(name, make_mesh(parallel, list(devices)), kind, chip and _one_core(chip))
 
 
 def _one_core(chip: Chip) -> Chip:
@@ -62,7 +71,8 @@ class Work:
     model_flops: float  # over all devices, without recomputation
     executed_flops: float  # over all devices, with recomputation
     hbm_bytes: float  # read and written by one device
-    link_bytes: float  # received by one device from others
+    link_bytes: float  # received by one device from others of its slice
+    network_bytes: float = 0.0  # sent by one device to other slices
 
 
 def training_work(
@@ -79,6 +89,9 @@ def training_work(
     gradients, which costs as much as one gather (reduce-scatter) or two (all-reduce). With a `model` axis, each pass
     also gathers the activations twice and scatters them twice. Muon's matrices travel to one device and back.
 
+    Network traffic: each device sums its part of the gradients with those of the other slices, in the dtype of the
+    activations, as the compiler does.
+
     Args:
       config: of the model.
       optimizer: Adam or Muon.
@@ -89,11 +102,13 @@ def training_work(
     """
     executed, flops = executed_flops(config, images), training_flops(config, images)
     hbm, links = _moved(config, images, parameters, mesh, passes=3 * executed / flops, gathers=3 if scattered else 4)
+    slices, part = mesh.shape["slice"], parameters * mesh.shape["slice"] / mesh.size  # of the parameters of a slice
+    network = 2 * _bytes(config) * part * (slices - 1) / slices
     if optimizer.name == "adam":
-        return Work(flops, executed, hbm + 28 * parameters / mesh.size, links)
-    matrices = _bytes(config) * parameters / mesh.size
-    hbm += 20 * parameters / mesh.size + NEWTON_SCHULZ_ITERATIONS * 9 * matrices
-    return Work(flops, executed + muon_flops(config), hbm, links + 2 * matrices)
+        return Work(flops, executed, hbm + 28 * part, links, network)
+    matrices = _bytes(config) * part
+    hbm += 20 * part + NEWTON_SCHULZ_ITERATIONS * 9 * matrices
+    return Work(flops, executed + slices * muon_flops(config), hbm, links + 2 * matrices, network)
 
 
 def forward_work(config: ModelConfig, images: int, parameters: int, mesh: Mesh) -> Work:
@@ -117,7 +132,7 @@ def _moved(
 ) -> tuple[float, float]:
     """Estimates the bytes that a device moves through HBM, and over its links."""
     data, model = mesh.shape["data"], mesh.shape["model"]
-    activations = _bytes(config) * config.layers * images / data * config.context * config.width
+    activations = _bytes(config) * config.layers * images / batch_ways(mesh) * config.context * config.width
     weights = _bytes(config) * parameters / model
     hbm = passes * (28 * activations / model + 2 * weights)
     return hbm, gathers * weights * (data - 1) / data + passes * 4 * activations * (model - 1) / model
@@ -147,37 +162,49 @@ def describe(
       compile_seconds: how long compilation took.
 
     Returns:
-      Values that JSON can hold. Bytes are per device, and seconds are per call.
+      Values that JSON can hold. Bytes are per device, and seconds are per call. What depends on a chip's data sheet is
+      None for chips that are not in `CHIPS`.
     """
     memory: Any = compiled.memory_analysis()
-    chip, devices = where.chip, where.mesh.size
-    seconds = {
-        "compute": work.executed_flops / devices / chip.flops,
-        "hbm": work.hbm_bytes / chip.hbm_bandwidth,
-        # Half of the links, since a slice that is smaller than a pod has an axis without wrap-around links.
-        "interconnect": work.link_bytes / (chip.link_bandwidth / 2),
-    }
-    bound = max(seconds, key=lambda resource: seconds[resource])
+    devices, chip = where.mesh.size, where.chip
+    seconds = _seconds(work, chip, devices) if chip else None
+    bound = max(seconds, key=seconds.__getitem__) if seconds else None
+    ceiling = work.model_flops / devices / chip.flops / seconds[bound] if chip and seconds and bound else None
     return {
         "topology": where.name,
+        "chip": where.kind,
         "devices": devices,
         "mesh": dict(where.mesh.shape),
         "bytes_per_device": {
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
             "total": total_bytes(compiled),
-            "hbm": chip.hbm_bytes,
+            "hbm": chip.hbm_bytes if chip else None,
         },
-        "fits": total_bytes(compiled) <= chip.hbm_bytes,
+        "fits": total_bytes(compiled) <= chip.hbm_bytes if chip else None,
         "remat": remat,
         "model_flops_per_step": work.model_flops,
         "executed_flops_per_step": work.executed_flops,
         "seconds": seconds,
         "bound": bound,
-        "mfu_ceiling": work.model_flops / devices / chip.flops / seconds[bound],
+        "mfu_ceiling": ceiling,
+        "network_bytes_per_device": work.network_bytes,
         "collectives": collectives,
         "compile_seconds": compile_seconds,
     }
+
+
+def _seconds(work: Work, chip: Chip, devices: int) -> dict[str, float]:
+    """The least time that each resource needs."""
+    seconds = {
+        "compute": work.executed_flops / devices / chip.flops,
+        "hbm": work.hbm_bytes / chip.hbm_bandwidth,
+        # Half of the links, since a slice that is smaller than a pod has an axis without wrap-around links.
+        "interconnect": work.link_bytes / (chip.link_bandwidth / 2),
+    }
+    if work.network_bytes and chip.network_bandwidth:
+        seconds["network"] = work.network_bytes / chip.network_bandwidth
+    return seconds
 
 
 def count_collectives(compiled: jax.stages.Compiled) -> dict[str, dict[str, int]] | None:
@@ -189,7 +216,8 @@ def count_collectives(compiled: jax.stages.Compiled) -> dict[str, dict[str, int]
 
     Returns:
       By kind, one of `COLLECTIVES`, the number "in_loops", in one iteration of the loops over layers, and the number
-      "outside" of loops. None if the compiler does not print its program.
+      "outside" of loops. None if the compiler does not print its program, or does not print where its collectives come
+      from, as for several slices.
     """
     try:
         text = compiled.as_text()
@@ -201,6 +229,8 @@ def count_collectives(compiled: jax.stages.Compiled) -> dict[str, dict[str, int]
     collectives = set(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?{named}", text))
     scatters = re.findall(r" fusion\(.*calls=%all-reduce-scatter.*op_name=\"([^\"]*)\"", text)
     collectives |= {("reduce-scatter", name) for name in scatters}
+    if not collectives and re.search(rf" ({'|'.join(COLLECTIVES)})\(", text):
+        return None
     counts: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"in_loops": 0, "outside": 0})
     for kind, name in collectives:  # a set, since a collective that overlaps with other work is printed once per part
         counts[kind]["in_loops" if "/while/body" in name else "outside"] += 1

@@ -1,8 +1,11 @@
 """Arguments of experiment files: typed, and refused in a line that names them."""
 
+import argparse
+import pathlib
+
 import pytest
 
-from experiments.arguments import read_arguments
+from experiments.arguments import local_directory, read_arguments
 from igpt_jax.errors import InputError
 
 DEFAULTS = {"size": ("s", "l"), "resolution": 32, "rate": 0.0, "from": ""}
@@ -30,3 +33,9 @@ def test_what_is_wrong_is_named(text, message):
     with pytest.raises(InputError) as refused:
         read_arguments(text, **DEFAULTS)
     assert message in str(refused.value)
+
+
+def test_an_experiment_keeps_its_runs_on_this_machine():
+    assert local_directory("runs/a") == pathlib.Path("runs/a")
+    with pytest.raises(argparse.ArgumentTypeError, match="gs://bucket/runs is no directory of this machine"):
+        local_directory("gs://bucket/runs")
