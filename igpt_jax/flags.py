@@ -156,6 +156,13 @@ def _define_source(define: _Define, command: str) -> None:
         )
         define("bool", "fold_validation", False, "Include the validation images in the training split.")
         define("string", "out", None, "Directory to write; the same command continues it after an interruption.")
+        define(
+            "string",
+            "beam",
+            None,
+            "Write the shards on many machines with Apache Beam; its pipeline options, such as "
+            "'--runner=DataflowRunner --region=us-central1', or '' for this machine.",
+        )
 
 
 def _define_generation(define: _Define, command: str) -> None:

@@ -43,7 +43,7 @@ from igpt_jax.data.mask import read_mask
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples, originals
 from igpt_jax.data.sources import load_source
-from igpt_jax.data.token_files import write_tokens
+from igpt_jax.data.token_shards import write_tokens
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.metrics import read_metrics

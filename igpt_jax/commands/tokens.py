@@ -1,21 +1,24 @@
 """Writes a source as tokens, once, so that training reads no image again."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from igpt_jax.commands.palette import source_config
-from igpt_jax.data.augment import Augmentation, augmentations
+from igpt_jax.config import DataConfig
+from igpt_jax.data.augment import augmentations
+from igpt_jax.data.beam import write_tokens_with_beam
 from igpt_jax.data.builders import describe_emoji
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples
 from igpt_jax.data.records import Source
 from igpt_jax.data.sources import load_source, split_names
-from igpt_jax.data.token_files import write_tokens
+from igpt_jax.data.token_shards import Stream, write_tokens
 from igpt_jax.errors import InputError
 from igpt_jax.storage import as_path
-from igpt_jax.types import HostBatch
 
 _BATCH = 256  # images
 
@@ -28,42 +31,66 @@ def main(options: flags.FlagValues) -> None:
     if options.resolution < 1 or options.crops < 0:
         raise InputError(f"--resolution={options.resolution} must be at least 1, and --crops={options.crops} 0 or more")
     data = source_config(options, augmentation=options.augmentation, fold_validation=options.fold_validation)
-    palette = Palette.load(options.palette)
-    training, central = augmentations(data, options.resolution)
-    sources = {split: load_source(data, split) for split in split_names(data)}
-    splits = {}
-    for split, source in sources.items():
-        crops = options.crops if split == "train" else 0
-        stream = functools.partial(
-            _stream, source, palette, training if crops else central, crops or 1, options.seed, data.tolerated
+    palette, out = Palette.load(options.palette), as_path(options.out)
+    encoding = Encoding(data, palette.colors.tobytes(), options.resolution, options.crops, options.seed)
+    images = encoding.images()
+    if options.beam is not None:
+        write_tokens_with_beam(out, palette, encoding.facts(), encoding, options.beam)
+    else:
+        splits = {split: (count, encoding.stream(split)) for split, count in images.items()}
+        write_tokens(out, palette, encoding.facts(), splits)
+    print(f"{out}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()) + " images as tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How images become tokens: all that another process needs to know to write a part of them."""
+
+    data: DataConfig
+    colors: bytes  # of the palette, (v, 3) float32
+    resolution: int
+    crops: int  # of each training image; 0: one central crop
+    seed: int  # of the crops
+
+    def images(self) -> dict[str, int]:
+        """How many images each split has, counting every crop."""
+        return {split: len(self._source(split)) * self._epochs(split) for split in split_names(self.data)}
+
+    def stream(self, split: str) -> Stream:
+        """The images of a split as tokens."""
+        training, central = augmentations(self.data, self.resolution)
+        return lambda start: examples(
+            self._source(split),
+            _palette(self.colors),
+            training if split == "train" and self.crops else central,
+            batch_size=_BATCH,
+            epochs=self._epochs(split),
+            seed=self.seed,
+            start=start,
+            max_skipped=self.data.tolerated,
         )
-        splits[split] = len(source) * (crops or 1), stream
-    facts = {"source": data.name, "resolution": options.resolution, "classes": sources["train"].classes}
-    facts |= {"augmentation": data.augmentation, "crops": options.crops, "seed": options.seed}
-    facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
-    if data.name == "emoji":
-        facts["emoji"] = describe_emoji(data.emoji).description
-    out = as_path(options.out)
-    write_tokens(out, palette, facts, splits)
-    print(f"{out}: " + ", ".join(f"{images:,} {split}" for split, (images, _) in splits.items()) + " images as tokens")
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says about the tokens."""
+        data = self.data
+        facts = {"source": data.name, "resolution": self.resolution, "classes": self._source("train").classes}
+        facts |= {"augmentation": data.augmentation, "crops": self.crops, "seed": self.seed}
+        facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
+        if data.name == "emoji":
+            facts["emoji"] = describe_emoji(data.emoji).description
+        return facts
+
+    def _source(self, split: str) -> Source:
+        return _open(self.data, split)
+
+    def _epochs(self, split: str) -> int:
+        return self.crops if split == "train" and self.crops else 1
 
 
-def _stream(
-    source: Source,
-    palette: Palette,
-    augmentation: Augmentation,
-    epochs: int,
-    seed: int,
-    max_skipped: int,
-    start: int,
-) -> Iterator[HostBatch]:
-    return examples(
-        source,
-        palette,
-        augmentation,
-        batch_size=_BATCH,
-        epochs=epochs,
-        seed=seed,
-        start=start,
-        max_skipped=max_skipped,
-    )
+# A process opens a source, and makes the table of a palette, once for all its shards.
+_open = functools.cache(load_source)
+
+
+@functools.cache
+def _palette(colors: bytes) -> Palette:
+    return Palette(np.frombuffer(colors, np.float32).reshape(-1, 3))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from igpt_jax.data.palette import Palette
-from igpt_jax.data.token_files import MANIFEST, read_manifest, write_tokens
+from igpt_jax.data.token_files import MANIFEST, read_manifest
+from igpt_jax.data.token_shards import write_tokens
 from igpt_jax.errors import InputError
 from igpt_jax.types import HostBatch
 

@@ -1,30 +1,24 @@
-"""Reads and writes images stored as tokens: the shards of `python -m igpt_jax tokens`, and OpenAI's .npy files."""
+"""Reads images stored as tokens: the shards of `python -m igpt_jax tokens`, and OpenAI's .npy files."""
 
 import json
 import operator
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
 from igpt_jax.errors import InputError
-from igpt_jax.files import atomic_write, make_directory
-from igpt_jax.progress import progress
 from igpt_jax.storage import as_path, local_copy
-from igpt_jax.types import HostBatch
 
 MANIFEST, PALETTE = "manifest.json", "palette.npy"
 _OPENAI = {"train": "tr", "validation": "va", "test": "te"}
-_PLAN = "manifest.partial.json"  # describes what an unfinished directory will hold
 _SCAN = 8192  # labels that are read at once
-_SHARD = 2**14  # images in a shard; a multiple of the batch size of the streams
 
 
 def open_tokens(path: str, split: str, *, fold_validation: bool = False) -> TokenSource:
-    """Opens a split of a directory that `write_tokens` wrote, or of OpenAI's files.
+    """Opens a split of a directory that `token_shards.write_tokens` wrote, or of OpenAI's files.
 
     Args:
       path: the directory, or the prefix of OpenAI's files: DIR/imagenet for DIR/imagenet_trX.npy and so on.
@@ -91,70 +85,9 @@ def _load(path: pathlib.Path, dimensions: tuple[int, ...] = (2,)) -> np.ndarray:
     return array
 
 
-def write_tokens(
-    directory: pathlib.Path,
-    palette: Palette,
-    facts: dict[str, Any],
-    splits: Mapping[str, tuple[int, Callable[[int], Iterator[HostBatch]]]],
-) -> None:
-    """Writes the palette, each split as shards of uint16 tokens with their labels, and finally the manifest.
-
-    When called again after an interruption, it continues after the last complete shard.
-
-    Args:
-      directory: where to write; created if necessary.
-      palette: the palette that encoded the images.
-      facts: how the tokens were made, as JSON values; stored in the manifest.
-      splits: for each split, the number of its images and a function from the index of the first image to a stream of
-        batches with "tokens" (b, r*r) and "label" (b,).
-
-    Raises:
-      InputError: the directory holds complete tokens, part of tokens that other facts made, or other files.
-    """
-    plan: dict[str, Any] = facts | {
-        "palette": palette.hash,
-        "splits": {name: {"images": images} for name, (images, _) in splits.items()},
-    }
-    _claim(directory, plan)
-    palette.save(directory / PALETTE)
-    for split, (images, stream) in splits.items():
-        shards = [f"{split}-{i:05d}.npy" for i in range(-(-images // _SHARD))]
-        done = next((i for i, name in enumerate(shards) if not _labels(directory / name).exists()), len(shards))
-        with progress(f"tokens of {split}", images, "image", min(done * _SHARD, images)) as advance:
-            for name, (tokens, labels) in zip(shards[done:], _in_shards(stream(done * _SHARD), advance), strict=False):
-                _save(directory / name, tokens)
-                _save(_labels(directory / name), labels)
-        plan["splits"][split]["shards"] = shards
-    _save_json(directory / MANIFEST, plan)
-    (directory / _PLAN).unlink()
-
-
-def _claim(directory: pathlib.Path, plan: dict[str, Any]) -> None:
-    if (directory / MANIFEST).exists():
-        raise InputError(f"{directory} holds tokens already; give another --out, or remove it")
-    if (directory / _PLAN).exists():
-        if not _says(directory / _PLAN, plan):
-            raise InputError(f"{directory} holds part of other tokens; give another --out, or remove it")
-    elif directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty; give another --out")
-    make_directory(directory)
-    _save_json(directory / _PLAN, plan)
-
-
-def _in_shards(stream: Iterator[HostBatch], advance: Callable[[int], None]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    tokens: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    count = 0
-    for batch in stream:
-        tokens.append(batch["tokens"].astype(np.uint16))
-        labels.append(batch["label"])
-        count += len(labels[-1])
-        advance(len(labels[-1]))
-        if count >= _SHARD:
-            yield np.concatenate(tokens), np.concatenate(labels)
-            tokens, labels, count = [], [], 0
-    if count:
-        yield np.concatenate(tokens), np.concatenate(labels)
+def labels_of(shard: pathlib.Path) -> pathlib.Path:
+    """The file of the labels of a shard's images."""
+    return shard.with_suffix(".labels.npy")
 
 
 def read_manifest(root: pathlib.Path) -> dict[str, Any]:
@@ -201,7 +134,7 @@ def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> Token
             "right palette back"
         )
     tokens = [_load(shard) for shard in shards]
-    labels = np.concatenate([_load(_labels(shard), dimensions=(1,)) for shard in shards] or [np.zeros(0)])
+    labels = np.concatenate([_load(labels_of(shard), dimensions=(1,)) for shard in shards] or [np.zeros(0)])
     if not sum(map(len, tokens)) == len(labels) == images > 0:
         raise InputError(f"{root} is damaged: {images} {split} images are in its manifest, {len(labels)} in its files")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= max(classes, 1):
@@ -209,27 +142,3 @@ def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> Token
             f"{root} is damaged: its {split} labels are not integers below {classes}; write the tokens again"
         )
     return TokenSource(tokens, labels.astype(np.int32), classes, palette)
-
-
-def _labels(shard: pathlib.Path) -> pathlib.Path:
-    return shard.with_suffix(".labels.npy")
-
-
-def _save(path: pathlib.Path, array: np.ndarray) -> None:
-    _replace(path, lambda file: np.save(file, array))
-
-
-def _save_json(path: pathlib.Path, values: dict[str, Any]) -> None:
-    _replace(path, lambda file: file.write(f"{json.dumps(values, indent=2)}\n".encode()))
-
-
-def _says(path: pathlib.Path, values: dict[str, Any]) -> bool:
-    try:
-        return json.loads(path.read_bytes()) == values
-    except ValueError:
-        return False
-
-
-def _replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    with atomic_write(path, shared=True) as partial, partial.open("wb") as file:
-        write(file)

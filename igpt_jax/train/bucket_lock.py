@@ -48,7 +48,7 @@ def bucket_lock(path: pathlib.Path) -> Iterator[None]:
 
 class _Lock:
     def __init__(self, path: pathlib.Path) -> None:
-        from google.cloud import storage
+        import google.cloud.storage as storage
 
         bucket, _, name = str(path).removeprefix(BUCKETS).partition("/")
         self._path = path

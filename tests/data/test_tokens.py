@@ -5,6 +5,7 @@ import pytest
 
 from igpt_jax.__main__ import main
 from igpt_jax.config import DataConfig
+from igpt_jax.data import token_shards
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import batches, examples
@@ -86,9 +87,7 @@ def test_training_batches_of_tokens_are_functions_of_seed_and_step(written):
 
 
 def test_an_interrupted_writing_goes_on_after_the_last_whole_shard(written, palette_file, tmp_path, monkeypatch):
-    from igpt_jax.data import token_files
-
-    monkeypatch.setattr(token_files, "_SHARD", 512)
+    monkeypatch.setattr(token_shards, "_SHARD", 512)
     arguments = [
         "tokens",
         "--source=digits",
@@ -101,10 +100,6 @@ def test_an_interrupted_writing_goes_on_after_the_last_whole_shard(written, pale
     expected = tokens_of(written, "train", 16)[0]
     np.testing.assert_array_equal(tokens_of(tmp_path / "a", "train", 16)[0], expected)
     (tmp_path / "a" / "manifest.json").rename(tmp_path / "a" / "manifest.partial.json")
-    plan = json.loads((tmp_path / "a" / "manifest.partial.json").read_text())
-    for split in plan["splits"].values():
-        del split["shards"]
-    (tmp_path / "a" / "manifest.partial.json").write_text(json.dumps(plan))
     for i in (3, 4, 5):
         (tmp_path / "a" / f"train-{i:05d}.labels.npy").unlink()
     kept = (tmp_path / "a" / "train-00002.npy").stat().st_mtime_ns
@@ -199,3 +194,38 @@ def test_another_palette_than_the_manifests_and_damaged_shards_are_refused(writt
     (tmp_path / "copy" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="names files of another directory"):
         tokens_of(tmp_path / "copy", "train", 16)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Beam, and of the libraries that it imports
+def test_beam_writes_the_same_bytes_and_after_an_interruption_only_what_is_missing(
+    palette_file, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setattr(token_shards, "_SHARD", 256)
+    arguments = ["tokens", "--source=digits", f"--palette={palette_file}", "--resolution=8", "--crops=2"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert igpt(*arguments, f"--out={alone}") == 0
+    assert igpt(*arguments, f"--out={together}", "--beam=") == 0
+    contents = {path.name: path.read_bytes() for path in alone.iterdir()}
+    assert len(contents) == 2 + 2 * (11 + 1 + 2)  # a palette, a manifest; shards of train, validation and test
+    assert {path.name: path.read_bytes() for path in together.iterdir()} == contents
+
+    (together / "manifest.json").rename(together / "manifest.partial.json")
+    (together / "train-00003.labels.npy").unlink()
+    (together / "test-00001.labels.npy").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in together.iterdir()}
+    capsys.readouterr()
+    assert igpt(*arguments, f"--out={together}", "--beam=") == 0
+    assert "2 shards to write" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in together.iterdir()} == contents
+    assert before["train-00002.npy"] == (together / "train-00002.npy").stat().st_mtime_ns
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pipeline_that_fails_says_so_in_one_line(palette_file, tmp_path, capsys):
+    pytest.importorskip("apache_beam")
+    arguments = ["tokens", "--source=digits", f"--palette={palette_file}", f"--out={tmp_path / 'out'}"]
+    assert igpt(*arguments, "--beam=--runner=NoSuchRunner") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "the pipeline failed" in error

@@ -10,7 +10,8 @@ import igpt_jax as ig
 from igpt_jax.data.folder import open_folder
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.prepared import open_split, prepare
-from igpt_jax.data.token_files import open_tokens, write_tokens
+from igpt_jax.data.token_files import open_tokens
+from igpt_jax.data.token_shards import write_tokens
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
 from igpt_jax.storage import Mirror, as_path, files, in_bucket, local_copy, mirrored, remove_directory
