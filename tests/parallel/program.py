@@ -1,6 +1,6 @@
 """What several processes, or one, do alike: train, evaluate, sample; process 0 writes down what it sees.
 
-python -m tests.parallel.program DIRECTORY DATA MODEL OPTION OUT
+python -m tests.parallel.program DIRECTORY DATA MODEL SLICES OPTION OUT
 """
 
 import pathlib
@@ -79,10 +79,10 @@ def run(directory, mesh):
 
 
 if __name__ == "__main__":
-    directory, data, model, option, out = sys.argv[1:]
+    directory, data, model, slices, option, out = sys.argv[1:]
     sys.modules["clu"] = None  # no TensorBoard, which would bring TensorFlow
     processes.join(option)
-    found = run(as_path(directory), make_mesh(ParallelConfig(int(data), int(model))))
+    found = run(as_path(directory), make_mesh(ParallelConfig(int(data), int(model), int(slices))))
     if processes.is_primary_process():
         np.savez(pathlib.Path(out), **found)
     processes.leave(0)

@@ -59,25 +59,26 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("count", "devices", "data", "model"),
+    ("count", "devices", "data", "model", "slices"),
     [
-        (2, 1, 2, 1),  # every process reads its half of the batch
+        (2, 1, 2, 1, 1),  # every process reads its half of the batch
+        (2, 2, 2, 1, 2),  # every process is a slice, with all parameters
         # Every process reads the whole batch, for its half of the heads.
-        pytest.param(2, 1, 1, 2, marks=pytest.mark.slow),
-        pytest.param(4, 1, 2, 2, marks=pytest.mark.slow),  # pairs of processes share a half of the batch
-        pytest.param(2, 4, 2, 4, marks=pytest.mark.slow),
+        pytest.param(2, 1, 1, 2, 1, marks=pytest.mark.slow),
+        pytest.param(4, 1, 2, 2, 1, marks=pytest.mark.slow),  # pairs of processes share a half of the batch
+        pytest.param(2, 4, 2, 4, 1, marks=pytest.mark.slow),
     ],
 )
-def test_processes_train_evaluate_and_sample_as_one_does(count, devices, data, model, alone, tmp_path):
-    train_as_one_does(count, devices, data, model, alone, tmp_path, tmp_path / "found.npz")
+def test_processes_train_evaluate_and_sample_as_one_does(count, devices, data, model, slices, alone, tmp_path):
+    train_as_one_does(count, devices, (data, model, slices), alone, tmp_path, tmp_path / "found.npz")
 
 
 def test_processes_train_in_a_bucket_as_one_does_on_disk(alone, place, tmp_path):
-    train_as_one_does(2, 1, 2, 1, alone, as_path(place), tmp_path / "found.npz")
+    train_as_one_does(2, 1, (2, 1, 1), alone, as_path(place), tmp_path / "found.npz")
 
 
-def train_as_one_does(count, devices, data, model, alone, workdir, out):
-    program = ["-m", "tests.parallel.program", workdir, data, model]
+def train_as_one_does(count, devices, mesh, alone, workdir, out):
+    program = ["-m", "tests.parallel.program", workdir, *mesh]
     outcome = start(count, devices, lambda _, option: [*program, option, out])
     assert [status for status, _, _ in outcome] == [0] * count, outcome
     found, (directory, expected) = np.load(out), alone

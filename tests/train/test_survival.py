@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
+from igpt_jax.config import ParallelConfig
 from igpt_jax.errors import Preempted
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.stall import announcing_stalls
 from igpt_jax.train.workdir_lock import lock_workdir
-from tests.train.runs import assert_equal, batches_from, checkpoints_in, cut_off, evaluate, metrics_of, train
+from tests.train.runs import (
+    assert_equal,
+    batches_from,
+    checkpoints_in,
+    cut_off,
+    evaluate,
+    metrics_of,
+    train,
+    with_options,
+)
 
 
 def test_an_evaluation_cut_off_is_made_up_for_and_stands_in_the_metrics_once(tmp_path, undisturbed):
@@ -90,9 +100,10 @@ def test_a_run_goes_on_on_any_mesh(tmp_path, undisturbed):
                 self._signal = signal.SIGTERM
             return super().reached(step)
 
-    for devices, step in ((1, 2), (8, 4)):
+    for devices, slices, step in ((1, 1, 2), (8, 2, 3), (8, 1, 4), (4, 4, 5)):
+        config = with_options(parallel=ParallelConfig(slices=slices))
         with pytest.raises(Preempted):
-            train(tmp_path, devices, preemption=StopsAfter(step))
+            train(tmp_path, devices, config, preemption=StopsAfter(step))
     state = train(tmp_path, devices=2)
     assert len(jax.tree.leaves(state)[0].sharding.device_set) == 2
     for line, expected in zip(metrics_of(tmp_path), undisturbed[1], strict=True):
