@@ -51,12 +51,65 @@ def batches(
       InputError: the processes cannot share the batch equally, the augmentation cannot use the images, or (while
         iterating) too many images are broken or the tokens do not fit the palette.
     """
+    order, local_size = _training_order(len(source), seed, batch_size, process_index, process_count)
+    span = (start_step * local_size, tf.int64.max)
+    return _tokens(span, order, source, palette, augmentation, local_size, max_skipped)
+
+
+def image_batches(
+    source: Source,
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    max_skipped: int = 0,
+) -> Iterator[HostBatch]:
+    """Streams the images of `batches` instead of their tokens, for training a codec.
+
+    Args:
+      source: the images; not a token source.
+      augmentation: as for `batches`.
+      seed: as for `batches`.
+      batch_size: as for `batches`.
+      start_step: as for `batches`.
+      process_index: as for `batches`.
+      process_count: as for `batches`.
+      max_skipped: as for `batches`.
+
+    Yields:
+      "image" (b, r, r, 3) uint8 RGB in 0..255, and "label" and "index" as in `batches`.
+
+    Raises:
+      InputError: the source holds tokens, or as in `batches`.
+    """
+    if isinstance(source, TokenSource):
+        raise InputError("this source holds tokens, not images; name the source of the images")
+    order, local_size = _training_order(len(source), seed, batch_size, process_index, process_count)
+    return load_images(
+        start_step * local_size,
+        tf.int64.max,
+        order,
+        source,
+        augmentation,
+        finish=lambda dataset: dataset,
+        batch_size=local_size,
+        max_skipped=max_skipped,
+    )
+
+
+def _training_order(
+    images: int, seed: int, batch_size: int, process_index: int, process_count: int
+) -> tuple[Order, int]:
+    """Returns a random order of every epoch for this process's share of the batches, and the size of the share."""
     if batch_size % process_count:
         nearest = max(1, round(batch_size / process_count)) * process_count
         raise InputError(
             f"data.batch_size={batch_size} cannot be shared equally by {process_count} processes; set {nearest}"
         )
-    local_size, images = batch_size // process_count, len(source)
+    local_size = batch_size // process_count
     local_start = process_index * local_size
 
     def order(position: tf.Tensor, skipped: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
@@ -69,8 +122,7 @@ def batches(
         index = tf.random.experimental.index_shuffle(rank, key, images - 1)
         return index, tf.random.experimental.stateless_fold_in(key, index)
 
-    span = (start_step * local_size, tf.int64.max)
-    return _tokens(span, order, source, palette, augmentation, local_size, max_skipped)
+    return order, local_size
 
 
 def examples(
