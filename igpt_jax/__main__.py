@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
@@ -26,6 +26,7 @@ from igpt_jax.storage import as_path, describe_bucket_error
 
 COMMANDS = {
     "palette": "fit a palette to the training images of a source, and show it",
+    "codes": "train a codec, which turns big pictures into few codes, to stand in place of a palette",
     "tokens": "encode every split of a source as tokens, once for many runs",
     "train": "pretrain or fine-tune, evaluate, and write a report; the same command resumes a run",
     "evaluate": "measure the result of a run: held-out likelihood, accuracy, linear probes",
@@ -73,8 +74,8 @@ def main(argv: list[str]) -> int:
         if {"-h", "--help"} & set(argv):
             print(f"usage: python -m igpt_jax {name} [--flag=value ...]\n\n{COMMANDS[name]}\n\n{_describe(options)}")
             return 0
-        config, workdir = _parse(options, argv)
-        if name in ("train", "plan") and config is None:
+        config, workdir = _parse(name, options, argv)
+        if name in ("train", "plan", "codes") and config is None:
             raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
         logging.set_verbosity(logging.FATAL)  # Orbax also raises the errors that it logs at length
         command = import_command(name)
@@ -112,11 +113,11 @@ def _describe(options: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
-def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None, pathlib.Path | None]:
+def _parse(name: str, options: flags.FlagValues, argv: list[str]) -> tuple[Any, pathlib.Path | None]:
     """Parses the flags and runs the config file.
 
     Returns:
-      The config and the workdir, each None if the command or the flags have none.
+      The config, a `RunConfig` or the one of `codes`, and the workdir; each None if the command or the flags have none.
 
     Raises:
       InputError: a flag is wrong, or the config file fails in any way.
@@ -128,19 +129,23 @@ def _parse(options: flags.FlagValues, argv: list[str]) -> tuple[RunConfig | None
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise InputError(explain(error, options)) from error
     except Exception as error:  # a config file is a program and may raise anything
-        if isinstance(error, AttributeError | KeyError) and (message := unknown_key(argv)):
+        if isinstance(error, AttributeError | KeyError) and (message := unknown_key(argv, _config_class(name))):
             raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
         raise InputError(f"the config file does not run; correct it: {type(error).__name__}: {error}{place}") from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
-    config = config and RunConfig.from_dict(config)
+    config = config and _config_class(name).from_dict(config)
     if "workdir" not in options or (options["workdir"].value is None and {"weights", "samples"} & set(options)):
         return config, None
     if not options.workdir:
         raise InputError("--workdir=DIR is missing; name the directory of the run")
     return config, as_path(options.workdir)
+
+
+def _config_class(name: str) -> Any:
+    return importlib.import_module("igpt_jax.codes.config").CodecConfig if name == "codes" else RunConfig
 
 
 def _saved_config(argv: list[str]) -> RunConfig | None:

@@ -135,9 +135,11 @@ class EmojiConfig:
     font: str = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"  # Debian's fonts-noto-color-emoji
     list: str = "/usr/share/unicode/emoji/emoji-test.txt"  # Debian's unicode-data
     labels: str = "group"  # classes: "group" gives nine, "subgroup" about a hundred
+    side: int = 64  # of the stored drawings, in pixels
 
     def __post_init__(self) -> None:
         _check_choice("data.emoji.labels", self.labels, ("group", "subgroup"))
+        _check_at_least(1, self, "data.emoji.", "side")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,8 @@ def command_flags(command: str, argv: list[str], saved: RunConfig | None = None)
         _define_config(options, argv, saved)
         if command == "plan":
             _define_plan(define)
+        elif command == "codes":
+            define("string", "workdir", None, "Directory of the codec: its file, checkpoints, metrics and pictures.")
         else:
             _define_run(define, command)
     return options

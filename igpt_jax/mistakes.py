@@ -48,9 +48,9 @@ def explain(error: Exception, options: flags.FlagValues) -> str:
     return text
 
 
-def unknown_key(argv: list[str]) -> str | None:
+def unknown_key(argv: list[str], config_class: Any = RunConfig) -> str | None:
     """Returns a message about the first --config.KEY that no config has, with a similar key; None if all are known."""
-    known = _config_keys()
+    known = _config_keys(config_class)
     for argument in argv:
         key = argument.lstrip("-").partition("=")[0]
         if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
@@ -63,8 +63,8 @@ def unknown_key(argv: list[str]) -> str | None:
     return None
 
 
-def _config_keys() -> list[str]:
-    return [key.removeprefix(".") for key in _keys(dataclasses.asdict(RunConfig()))]
+def _config_keys(config_class: Any = RunConfig) -> list[str]:
+    return [key.removeprefix(".") for key in _keys(dataclasses.asdict(config_class()))]
 
 
 def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -40,6 +40,21 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
     save_figure(figure, path)
 
 
+def plot_reconstructions(path: pathlib.Path, images: np.ndarray, reconstructions: np.ndarray) -> None:
+    """Shows images above what a codec makes of them, in their own size.
+
+    Args:
+      path: the PNG file to write.
+      images: (b, r, r, 3) uint8 RGB in 0..255.
+      reconstructions: likewise.
+    """
+    make_directory(path.parent)
+    half = len(images) // 2
+    rows = np.stack([images[:half], reconstructions[:half], images[half : 2 * half], reconstructions[half : 2 * half]])
+    with atomic_write(path) as partial:
+        Image.fromarray(enlarge(tile(rows), images.shape[1])).save(partial)
+
+
 def save_samples(path: pathlib.Path, images: np.ndarray) -> None:
     """Shows images in order, enlarged, on an approximately square sheet.
 

@@ -10,10 +10,10 @@ import pytest
 from igpt_jax.codes.codec import FILE, Codec
 from igpt_jax.codes.config import CodecConfig, NetworkConfig
 from igpt_jax.codes.network import Encoder
-from igpt_jax.codes.train import codec_of, first_state, fit, make_optimizer, measure, perplexity, train_step
 from igpt_jax.config import ParallelConfig
 from igpt_jax.errors import InputError, Preempted
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.codec import codec_of, first_state, fit, make_optimizer, measure, perplexity, train_step
 from igpt_jax.train.metrics import read_metrics
 from igpt_jax.train.preemption import Preemption
 

@@ -17,7 +17,7 @@ from igpt_jax.data.tensorflow import tfds
 from igpt_jax.errors import InputError
 from igpt_jax.progress import track
 
-_SIDE = 64  # side of a stored drawing, in pixels
+_SIDE = 64  # of the stored drawings, unless the config says otherwise
 _HELD_OUT = 0.1  # of the base emoji, once for validation and once for the test split
 _PERMUTATION_SEED = 0
 _INSTALL = "apt-get install fonts-noto-color-emoji unicode-data libfribidi0"
@@ -39,6 +39,7 @@ class EmojiDrawings(tfds.core.BuilderConfig):
     font: pathlib.Path
     list: pathlib.Path
     labels: str
+    side: int
 
 
 def describe_emoji(config: EmojiConfig) -> EmojiDrawings:
@@ -65,18 +66,19 @@ def describe_emoji(config: EmojiConfig) -> EmojiDrawings:
         family, version = (" ".join((names.getDebugName(field) or "?").split()) for field in (1, 5))
     unicode_version = next((line[11:] for line in _lines(listed) if line.startswith("# Version: ")), "?")
     drawings = EmojiDrawings(
-        name=f"{config.labels}-{content}",
+        name=f"{config.labels}-{content}" + (f"-{config.side}" if config.side != _SIDE else ""),
         version="1.0.0",
         description=f"Unicode {unicode_version}'s emoji as {family}, {version}, draws them.",
         font=font,
         list=listed,
         labels=config.labels,
+        side=config.side,
     )
     return Emoji.builder_configs.setdefault(drawings.name, drawings)  # TFDS warns about configs that it does not know
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
-    """Every fully qualified emoji of a font in 64x64 pixels, trimmed and centered on white.
+    """Every fully qualified emoji of a font, trimmed and centered on white.
 
     Emoji that differ only in skin tone or gender share a base.  A tenth of the bases is for testing, a tenth for
     validation and the rest for training, so that no split has variants of another's emoji.  Of identical drawings, only
@@ -89,12 +91,12 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         return self.dataset_info_from_configs(
             description=(
-                "Every fully qualified emoji of a font in 64x64 pixels, trimmed and centered on white.  "
-                f"{config.description}"
+                f"Every fully qualified emoji of a font in {config.side}x{config.side} pixels, trimmed and centered on "
+                f"white.  {config.description}"
             ),
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(shape=(_SIDE, _SIDE, 3)),
+                    "image": tfds.features.Image(shape=(config.side, config.side, 3)),
                     "label": tfds.features.ClassLabel(names=sorted({emoji.label for emoji in _read(config)})),
                     "emoji": tfds.features.Text(),
                     "base": tfds.features.Text(),
@@ -189,7 +191,7 @@ def _draw(config: EmojiDrawings) -> Iterator[tuple[_Emoji, np.ndarray]]:
         box = picture.getbbox()
         if box is None:
             continue
-        drawing = _center(picture.crop(box), width).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+        drawing = _center(picture.crop(box), width).resize((config.side, config.side), Image.Resampling.BOX)
         pixels = np.asarray(drawing)
         if pixels.tobytes() not in seen:
             seen.add(pixels.tobytes())
