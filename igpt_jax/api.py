@@ -28,6 +28,7 @@ from igpt_jax.data.augment import augmentations
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import originals
 from igpt_jax.data.sources import load_source
+from igpt_jax.data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, tokenizer_file
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate import likelihood as likelihoods
 from igpt_jax.evaluate import probe as probes
@@ -41,9 +42,8 @@ from igpt_jax.generate.sample import sample as sample_tokens
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.storage import as_path
-from igpt_jax.train.workdir_lock import PALETTE
 from igpt_jax.weights.convert import write_weights
-from igpt_jax.weights.load import Pretrained
+from igpt_jax.weights.load import MissingPalette, Pretrained
 from igpt_jax.weights.stream import Weights, params_reader
 
 # What `pretrain` sets where its caller does not: a model that two CPU cores train in minutes.
@@ -96,7 +96,7 @@ def fit_palette(images: np.ndarray, size: int = 64, *, seed: int = 0) -> Palette
 def pretrain(
     images: np.ndarray | str,
     *,
-    palette: Palette | None = None,
+    palette: Tokenizer | None = None,
     workdir: str | os.PathLike | None = None,
     **options: Any,
 ) -> Pretrained:
@@ -107,7 +107,7 @@ def pretrain(
 
     Args:
       images: (n, r, r, 3) uint8 RGB in 0..255, where r becomes the model's resolution; or a source as in `load_images`.
-      palette: converts colors to tokens; None fits one.
+      palette: a palette or codec, which converts images to tokens; None fits a palette.
       workdir: keeps checkpoints, metrics and config, for the commands and for `load`; None keeps nothing.
       **options: options of the config that differ from `SMALL`, such as steps=2000 or model={"width": 128}; sections
         are dicts.  `igpt_jax.config` lists them.
@@ -131,7 +131,8 @@ def pretrain(
             if palette:
                 _write_palette(directory, palette)
         else:
-            given = {"model": {"resolution": _square(images).shape[1]}, "data": {"name": f"tokens:{directory}/tokens"}}
+            side = _square(images).shape[1] // (palette.scale if palette else 1)
+            given = {"model": {"resolution": side}, "data": {"name": f"tokens:{directory}/tokens"}}
             config = RunConfig.from_dict(_merged(values, given))
             palette = palette or fit_palette(images, config.model.vocabulary, seed=config.seed)
             write_array(directory / "tokens", images, palette)
@@ -244,7 +245,7 @@ def complete(
         hidden_bt = np.broadcast_to(hidden.reshape(-1), tokens_bt.shape)
         tokens_bnt = infill(pretrained.model, pretrained.params, tokens_bt, hidden_bt, **settings)
     decoded = pretrained.palette.decode(tokens_bnt.reshape(-1, config.context))
-    return decoded.reshape(len(tokens_bt), n, side, side, 3)
+    return decoded.reshape(len(tokens_bt), n, *decoded.shape[1:])
 
 
 def likelihood(pretrained: Pretrained, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
@@ -256,8 +257,8 @@ def likelihood(pretrained: Pretrained, images: np.ndarray, *, batch_size: int = 
       batch_size: images in one forward pass.
 
     Returns:
-      (b, r, r) float32.  The mean over an image is its nats per token.  With an autoregressive model, the sum is -log p
-      of the image.
+      (b, r, r) float32; (b, t, t) for the t rows of a codec's codes.  The mean over an image is its nats per token.
+      With an autoregressive model, the sum is -log p of the image, or of its codes.
 
     Raises:
       InputError: the images do not fit the model.
@@ -345,7 +346,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike, *, to: str = "igpt") -
     Raises:
       InputError: the path exists, there is no such format, or the format cannot hold the model.
     """
-    palette = pretrained.palette if isinstance(pretrained.palette, Palette) else None
+    palette = None if isinstance(pretrained.palette, MissingPalette) else pretrained.palette
     read = params_reader(pretrained.params)
     write_weights(Weights(config=pretrained.model.config, read=read, palette=palette, step=0), path, to)
 
@@ -414,7 +415,7 @@ def _square(images: np.ndarray) -> np.ndarray:
 
 
 def _encode(pretrained: Pretrained, images: np.ndarray) -> np.ndarray:
-    images, side = _square(images), pretrained.model.config.resolution
+    images, side = _square(images), pretrained.model.config.resolution * pretrained.palette.scale
     if images.shape[1] != side:
         raise InputError(f"images have {images.shape[1]}x{images.shape[1]} pixels; resize them to {side}x{side} first")
     tokens_bt = pretrained.palette.encode(images)
@@ -428,11 +429,11 @@ def _merged(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     return values | others | both
 
 
-def _write_palette(directory: pathlib.Path, palette: Palette) -> None:
+def _write_palette(directory: pathlib.Path, palette: Tokenizer) -> None:
     """Makes the palette that of a workdir, which keeps the one it has."""
-    path = directory / PALETTE
-    if not path.exists():
+    path = tokenizer_file(directory)
+    if path is None:
         make_directory(directory)
-        palette.save(path)
-    elif Palette.load(path) != palette:
+        save_tokenizer(palette, directory)
+    elif load_tokenizer(path) != palette:
         raise InputError(f"{directory} was made with another palette; use that one or another workdir")

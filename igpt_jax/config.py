@@ -174,7 +174,7 @@ class DataConfig:
 class PaletteConfig:
     """The palette: read from a file, or fitted to the training images with `model.vocabulary` colors."""
 
-    path: str = ""  # a palette.npy of shape (v, 3) in [-1, 1]; "": fit one
+    path: str = ""  # a palette.npy of shape (v, 3) in [-1, 1], or the workdir of a codec; "": fit a palette
     pixels: int = 1_000_000  # how many pixels to sample for the fit
     iterations: int = 100  # of k-means, at most
 

@@ -136,7 +136,7 @@ def _define_source(define: _Define, command: str) -> None:
     define("string", "emoji_font", data.emoji.font, "For --source=emoji: a font with color bitmaps.")
     define("string", "emoji_list", data.emoji.list, "For --source=emoji: Unicode's emoji-test.txt.")
     define("string", "emoji_labels", data.emoji.labels, "For --source=emoji: what the labels are, group or subgroup.")
-    define("integer", "resolution", 32, "Side of the images as the model will see them, in pixels.")
+    define("integer", "resolution", 32, "Side of the images that are encoded, in pixels.")
     define("string", "filter", data.filter, "Filter for resizing images: area, bilinear or bicubic.")
     define("string", "on_error", data.on_error, "What to do with images that cannot be decoded: fail or skip.")
     if command == "palette":
@@ -147,7 +147,7 @@ def _define_source(define: _Define, command: str) -> None:
         define("string", "out", "palette.npy", "Palette file to write (.npy); a picture is written next to it (.png).")
     else:
         define("integer", "seed", 0, "Seed of the crops.")
-        define("string", "palette", None, "Palette that encodes the images (.npy).")
+        define("string", "palette", None, "Palette (.npy) or codec (its workdir) that encodes the images.")
         define("integer", "crops", 1, "Number of random crops of each training image; 0 takes one central crop.")
         define(
             "string",

@@ -6,6 +6,7 @@ from PIL import Image
 
 from igpt_jax.commands.inputs import Loaded, load_model, load_tokens, output_directory, read_window
 from igpt_jax.data.mask import read_mask
+from igpt_jax.data.tokenizer import color_arrays
 from igpt_jax.errors import InputError
 from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
@@ -60,7 +61,7 @@ def main(options: flags.FlagValues) -> None:
             names=names,
             tokens=completions_bnt,
             hidden=hidden_t,
-            colors=loaded.palette.colors,
+            **color_arrays(loaded.palette),
             **passes,
         )
         if options.gif:

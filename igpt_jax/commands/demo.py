@@ -13,8 +13,8 @@ from absl import flags
 
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import ParallelConfig
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import Source
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.demo.player import Player
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import make_mesh
@@ -90,7 +90,7 @@ def load_player(path: str, palette: str | None) -> Player:
         raise InputError(f"{path} has no palette; give --palette=kmeans_centers.npy")
     if not model.config.token_head:
         raise InputError(f"{path} has no token head, so it cannot complete pictures; name a model that has one")
-    held_out = train = np.zeros((0, model.config.resolution, model.config.resolution, 3), np.uint8)
+    held_out = train = np.zeros((0, *[model.config.resolution * own_palette.scale] * 2, 3), np.uint8)
     if workdir.holds(as_path(path)):
         try:
             run = Run(saved_config(as_path(path)), as_path(path))
@@ -102,8 +102,8 @@ def load_player(path: str, palette: str | None) -> Player:
     return Player(model, pretrained.params, own_palette, mesh, held_out, train)
 
 
-def _first(run: Run, source: Source, palette: Palette) -> np.ndarray:
-    """The first images of a source at the model's resolution, at most `COMPARED`: (n, r, r, 3) uint8."""
+def _first(run: Run, source: Source, palette: Tokenizer) -> np.ndarray:
+    """The first images of a source as the model sees them, at most `COMPARED`: (n, r, r, 3) uint8."""
     count = min(COMPARED, len(source))
     batches = itertools.islice(run.examples(source), math.ceil(count / run.config.evaluate.batch_size))
     tracked = track(batches, "reading images", count, "image", lambda batch: len(batch["tokens"]))

@@ -63,7 +63,7 @@ def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[
         run = Run(saved_config(workdir), workdir)
         tokens_bt = next(run.examples(run.test_source))["tokens"][:count]
         return [f"test image {i}" for i in range(len(tokens_bt))], tokens_bt
-    resolution = loaded.model.config.resolution
+    resolution = loaded.model.config.resolution * loaded.palette.scale
     source = open_images(as_path(options.images), resolution)
     trained = saved_config(workdir).data if workdir else DataConfig()
     data = dataclasses.replace(trained, name=f"folder:{options.images}", augmentation="none")

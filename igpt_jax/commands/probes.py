@@ -4,13 +4,15 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from igpt_jax.commands.run import Run
 from igpt_jax.config import ProbeConfig
+from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.evaluate.features import split_features, stored
 from igpt_jax.evaluate.low_data import LowDataResult, low_data
 from igpt_jax.evaluate.probe import ProbeResult, probe
@@ -118,9 +120,12 @@ def _spill(run: Run) -> pathlib.Path | None:
 
 
 def _pixels(run: Run) -> Split:
-    """Returns likewise the colors that the model sees, as one layer; gray ones are one number each."""
-    config, colors = run.config.evaluate.probe, run.palette.colors
-    colors = colors[:, :1] if (colors == colors[:, :1]).all() else colors
+    """Returns likewise the colors that the model sees, as one layer; gray ones are one number each.
+
+    Of a code, it is the mean color of its patch, so that pixels and codes are compared at the same number of positions.
+    """
+    config = run.config.evaluate.probe
+    colors_of = _color_reader(run.palette)
 
     def read(examples: Iterator[HostBatch]) -> tuple[np.ndarray, np.ndarray]:
         labels = []
@@ -128,12 +133,28 @@ def _pixels(run: Run) -> Split:
         def batches() -> Iterator[np.ndarray]:
             for batch in examples:
                 labels.append(batch["label"])
-                yield colors[batch["tokens"]].reshape(len(batch["tokens"]), 1, -1)
+                yield colors_of(batch["tokens"]).reshape(len(batch["tokens"]), 1, -1)
 
         pixels_bld = stored(batches(), config.memory * 2**30, _spill(run))
         return pixels_bld.swapaxes(0, 1), np.concatenate(labels)
 
     return *read(run.examples(run.train_source, config.augmented_epochs)), *read(run.test_examples())
+
+
+def _color_reader(palette: Tokenizer) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from tokens (b, t) to their colors (b, t, channels) in [-1, 1]."""
+    if isinstance(palette, Palette):
+        colors = palette.colors
+        colors = colors[:, :1] if (colors == colors[:, :1]).all() else colors
+        return lambda tokens_bt: colors[tokens_bt]
+    scale = palette.scale
+
+    def mean_colors(tokens_bt: np.ndarray) -> np.ndarray:
+        pictures = palette.decode(tokens_bt) / np.float32(127.5) - 1
+        patches = pictures.reshape(len(pictures), -1, scale, pictures.shape[2] // scale, scale, 3)
+        return patches.mean(axis=(2, 4)).reshape(*tokens_bt.shape, 3)
+
+    return mean_colors
 
 
 def _probe(run: Run, config: ProbeConfig, features: Split, masks: int) -> ProbeResult:

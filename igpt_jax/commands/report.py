@@ -5,13 +5,20 @@ import pathlib
 
 import numpy as np
 
+from igpt_jax.codes.codec import Codec
 from igpt_jax.commands.run import Run
 from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.infill import hidden_square, infill
 from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.report.curves import plot_loss, plot_low_data, plot_probe
-from igpt_jax.report.sheets import plot_completions, plot_palette, plot_surprise, save_samples
+from igpt_jax.report.sheets import (
+    plot_completions,
+    plot_palette,
+    plot_reconstructions,
+    plot_surprise,
+    save_samples,
+)
 from igpt_jax.storage import mirrored
 from igpt_jax.train.metrics import METRICS, read_metrics
 from igpt_jax.types import Params
@@ -38,8 +45,14 @@ def _draw(run: Run, params: Params, directory: pathlib.Path) -> None:
     if not is_primary_process():
         return
     images = run.palette.decode(tokens_bt)
-    plot_surprise(directory / "surprise.png", images, nats_bt.reshape(images.shape[:3]))
-    plot_palette(directory / "palette.png", run.palette, run.pictures(PICTURED))
+    side = run.config.model.resolution
+    plot_surprise(directory / "surprise.png", images, nats_bt.reshape(-1, side, side))
+    pictures = run.pictures(PICTURED)
+    if isinstance(run.palette, Codec):
+        decoded = run.palette.decode(run.palette.encode(pictures))
+        plot_reconstructions(directory / "reconstructions.png", pictures, decoded)
+    else:
+        plot_palette(directory / "palette.png", run.palette, pictures)
     _plot_curves(run, directory)
 
 

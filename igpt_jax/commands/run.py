@@ -14,10 +14,10 @@ from igpt_jax.commands.run_checks import check_palette, check_run, check_saved_c
 from igpt_jax.commands.run_palette import choose_palette
 from igpt_jax.config import RunConfig
 from igpt_jax.data.augment import Augmentation, augmentations
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import batches, examples, originals
 from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.sources import load_source
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.forward import with_masks
 from igpt_jax.files import make_directory
@@ -98,7 +98,7 @@ class Run:
         return open_origin(path, self.config.model) if path else None
 
     @functools.cached_property
-    def continued(self) -> tuple[RunConfig, Palette]:
+    def continued(self) -> tuple[RunConfig, Tokenizer]:
         """The config and palette of the checkpoint that `config.continue_from` names.
 
         Raises:
@@ -120,8 +120,8 @@ class Run:
         return init_params(self.model, self.config.seed, self.mesh)
 
     @functools.cached_property
-    def palette(self) -> Palette:
-        """The colors of the tokens; see `choose_palette`."""
+    def palette(self) -> Tokenizer:
+        """The palette of the tokens, or their codec; see `choose_palette`."""
         return choose_palette(self)
 
     @functools.cached_property
@@ -136,11 +136,11 @@ class Run:
 
     @functools.cached_property
     def _augmentations(self) -> tuple[Augmentation, Augmentation]:
-        return augmentations(self.config.data, self.config.model.resolution)
+        return augmentations(self.config.data, self.config.model.resolution * self.palette.scale)
 
     @property
     def evaluation_augmentation(self) -> Augmentation:
-        """How an image is brought to the model's resolution where nothing is learned from it."""
+        """How an image is brought to the size that the palette or codec encodes, where nothing is learned from it."""
         return self._augmentations[1]
 
     def batches_from(self, step: int) -> Iterator[HostBatch]:
@@ -198,7 +198,7 @@ class Run:
         return 1 if self.config.model.causal else self.config.evaluate.votes
 
     def pictures(self, n: int) -> np.ndarray:
-        """The first n evaluation images at the model's resolution, (n, r, r, 3) uint8; of tokens, their colors."""
+        """The first n evaluation images as they are encoded, (n, r, r, 3) uint8; of tokens, what they decode to."""
         if isinstance(self.test_source, TokenSource):
             return self.palette.decode(next(self.examples(self.test_source))["tokens"][:n])
         stream = originals(

@@ -13,12 +13,13 @@ import optax
 
 from igpt_jax.config import RunConfig
 from igpt_jax.data.records import TokenSource
+from igpt_jax.data.tokenizer import tokenizer_file
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import check_batch, check_model
 from igpt_jax.parallel.processes import batch_share
 from igpt_jax.train.optimizer import learning_rate_schedule
 from igpt_jax.train.start import checkpoint_place
-from igpt_jax.train.workdir_lock import CONFIG, PALETTE, read_config
+from igpt_jax.train.workdir_lock import CONFIG, read_config
 
 if typing.TYPE_CHECKING:
     from igpt_jax.commands.run import Run
@@ -73,8 +74,8 @@ def check_palette(run: "Run") -> None:
         _, saved_hash = read_config(run.workdir)
         if palette_hash != saved_hash:
             raise InputError(
-                f"{run.workdir / PALETTE} has hash {palette_hash}, but the run was made with {saved_hash}; the file is "
-                "damaged or another: delete it to have the colors fitted again, or restore it"
+                f"{tokenizer_file(run.workdir)} has hash {palette_hash}, but the run was made with {saved_hash}; the "
+                "file is damaged or another: delete it to have the colors fitted again, or restore it"
             )
 
 

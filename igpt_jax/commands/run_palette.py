@@ -3,18 +3,20 @@
 import typing
 
 from igpt_jax.data import kmeans
+from igpt_jax.data.augment import augmentations
 from igpt_jax.data.colors import count_colors
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
+from igpt_jax.data.tokenizer import Codec, Tokenizer, load_tokenizer, tokenizer_file
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.processes import broadcast_from_primary, is_primary_process
-from igpt_jax.train.workdir_lock import CONFIG, PALETTE
+from igpt_jax.train.workdir_lock import CONFIG
 
 if typing.TYPE_CHECKING:
     from igpt_jax.commands.run import Run
 
 
-def choose_palette(run: "Run") -> Palette:
+def choose_palette(run: "Run") -> Tokenizer:
     """Returns the palette that the run's options and workdir name, or fits one to training pixels.
 
     Every process gets the colors that the primary process has.
@@ -36,17 +38,19 @@ def choose_palette(run: "Run") -> Palette:
             f"the palette has {len(palette)} colors, but model.vocabulary={vocabulary}; "
             f"set model.vocabulary={len(palette)} or another palette"
         )
+    if isinstance(palette, Codec):
+        return palette  # every process has read the same file
     agreed = Palette(broadcast_from_primary(palette.colors))
     return palette if agreed == palette else agreed  # the one that was loaded knows where its table lies
 
 
-def _named_palettes(run: "Run") -> dict[str, Palette]:
-    """The palettes that are given, by the names of their places."""
-    config, path = run.config, run.workdir / PALETTE
-    palettes = {}
-    if path.exists():
-        palettes[str(path)] = Palette.load(path)
-    begun = path.exists() and (run.workdir / CONFIG).exists()  # from then on, the workdir's palette is the run's
+def _named_palettes(run: "Run") -> dict[str, Tokenizer]:
+    """The palettes and codecs that are given, by the names of their places."""
+    config, path = run.config, tokenizer_file(run.workdir)
+    palettes: dict[str, Tokenizer] = {}
+    if path:
+        palettes[str(path)] = load_tokenizer(path)
+    begun = path and (run.workdir / CONFIG).exists()  # from then on, the workdir's palette is the run's
     if not begun and run.origin and run.origin.palette:
         palettes[f"initialize_from={config.initialize_from}"] = run.origin.palette
     if not begun and config.continue_from:
@@ -54,7 +58,7 @@ def _named_palettes(run: "Run") -> dict[str, Palette]:
     if isinstance(run.train_source, TokenSource) and run.train_source.palette:
         palettes[config.data.name] = run.train_source.palette
     if config.palette.path:
-        palettes[f"palette.path={config.palette.path}"] = Palette.load(config.palette.path)
+        palettes[f"palette.path={config.palette.path}"] = load_tokenizer(config.palette.path)
     return palettes
 
 
@@ -69,7 +73,7 @@ def _fit_palette(run: "Run") -> Palette:
         raise InputError(f"data.name={config.data.name} does not say which colors its tokens are; set palette.path")
     colors, counts = count_colors(
         run.train_source,
-        run.evaluation_augmentation,
+        augmentations(config.data, config.model.resolution)[1],
         pixels=config.palette.pixels,
         seed=config.seed,
         max_skipped=config.data.tolerated,

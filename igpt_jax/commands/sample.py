@@ -5,6 +5,7 @@ from absl import flags
 from PIL import Image
 
 from igpt_jax.commands.inputs import load_model, output_directory, read_window
+from igpt_jax.data.tokenizer import color_arrays
 from igpt_jax.errors import InputError
 from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
@@ -43,7 +44,7 @@ def main(options: flags.FlagValues) -> None:
         for i, image in enumerate(images):
             Image.fromarray(image).save(directory / f"{i:05d}.png")
         save_samples(directory / "grid.png", images)
-        np.savez(directory / "samples.npz", tokens=tokens_bt, passes=passes_bt, colors=loaded.palette.colors)
+        np.savez(directory / "samples.npz", tokens=tokens_bt, passes=passes_bt, **color_arrays(loaded.palette))
         if options.gif:
             save_drawing(directory / "drawing.gif", images, passes_bt)
             plot_passes(directory / "passes.png", images[:SHOWN], passes_bt[:SHOWN])

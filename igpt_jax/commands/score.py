@@ -6,6 +6,7 @@ import numpy as np
 from absl import flags
 
 from igpt_jax.commands.inputs import load_model, load_tokens, output_directory
+from igpt_jax.data.tokenizer import color_arrays
 from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.files import make_directory
 from igpt_jax.parallel.processes import is_primary_process
@@ -29,8 +30,9 @@ def main(options: flags.FlagValues) -> None:
     with mirrored(out) as directory:
         make_directory(directory)
         (directory / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
-        np.savez(directory / "nats.npz", names=names, tokens=tokens_bt, nats=nats_bt, colors=loaded.palette.colors)
-        plot_surprise(directory / "surprise.png", images, nats_bt[:SHOWN].reshape(images.shape[:3]))
+        np.savez(directory / "nats.npz", names=names, tokens=tokens_bt, nats=nats_bt, **color_arrays(loaded.palette))
+        side = loaded.model.config.resolution
+        plot_surprise(directory / "surprise.png", images, nats_bt[:SHOWN].reshape(-1, side, side))
     for name, nats in scores.items():
         print(f"{nats:.4f} nats/token  {name}")
     print(f"mean {nats_bt.mean():.4f} nats/token of {len(names)} images: {out}")

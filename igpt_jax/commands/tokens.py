@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from igpt_jax.commands.palette import source_config
@@ -12,11 +11,11 @@ from igpt_jax.config import DataConfig
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.beam import write_tokens_with_beam
 from igpt_jax.data.builders import describe_emoji
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import examples
 from igpt_jax.data.records import Source
 from igpt_jax.data.sources import load_source, split_names
 from igpt_jax.data.token_shards import Stream, write_tokens
+from igpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.storage import as_path
 
@@ -31,8 +30,10 @@ def main(options: flags.FlagValues) -> None:
     if options.resolution < 1 or options.crops < 0:
         raise InputError(f"--resolution={options.resolution} must be at least 1, and --crops={options.crops} 0 or more")
     data = source_config(options, augmentation=options.augmentation, fold_validation=options.fold_validation)
-    palette, out = Palette.load(options.palette), as_path(options.out)
-    encoding = Encoding(data, palette.colors.tobytes(), options.resolution, options.crops, options.seed)
+    palette, out = load_tokenizer(options.palette), as_path(options.out)
+    if options.resolution % palette.scale:
+        raise InputError(f"--resolution={options.resolution} is no multiple of the {palette.scale} pixels of a code")
+    encoding = Encoding(data, palette, options.resolution, options.crops, options.seed)
     images = encoding.images()
     if options.beam is not None:
         write_tokens_with_beam(out, palette, encoding.facts(), encoding, options.beam)
@@ -47,8 +48,8 @@ class Encoding:
     """How images become tokens: all that another process needs to know to write a part of them."""
 
     data: DataConfig
-    colors: bytes  # of the palette, (v, 3) float32
-    resolution: int
+    palette: Tokenizer
+    resolution: int  # of the images, in pixels
     crops: int  # of each training image; 0: one central crop
     seed: int  # of the crops
 
@@ -61,7 +62,7 @@ class Encoding:
         training, central = augmentations(self.data, self.resolution)
         return lambda start: examples(
             self._source(split),
-            _palette(self.colors),
+            _remembered(self.palette),
             training if split == "train" and self.crops else central,
             batch_size=_BATCH,
             epochs=self._epochs(split),
@@ -73,7 +74,8 @@ class Encoding:
     def facts(self) -> dict[str, Any]:
         """What the manifest says about the tokens."""
         data = self.data
-        facts = {"source": data.name, "resolution": self.resolution, "classes": self._source("train").classes}
+        side = self.resolution // self.palette.scale
+        facts = {"source": data.name, "resolution": side, "classes": self._source("train").classes}
         facts |= {"augmentation": data.augmentation, "crops": self.crops, "seed": self.seed}
         facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
         if data.name == "emoji":
@@ -89,8 +91,4 @@ class Encoding:
 
 # A process opens a source, and makes the table of a palette, once for all its shards.
 _open = functools.cache(load_source)
-
-
-@functools.cache
-def _palette(colors: bytes) -> Palette:
-    return Palette(np.frombuffer(colors, np.float32).reshape(-1, 3))
+_remembered = functools.cache(lambda palette: palette)

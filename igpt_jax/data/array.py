@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.token_files import MANIFEST, read_manifest
 from igpt_jax.data.token_shards import write_tokens
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.types import HostBatch
 
 
-def write_array(directory: pathlib.Path, images: np.ndarray, palette: Palette) -> None:
+def write_array(directory: pathlib.Path, images: np.ndarray, palette: Tokenizer) -> None:
     """Writes images as tokens, a tenth of them as the test split; tokens of the same images stay as they are.
 
     Args:
@@ -28,7 +28,12 @@ def write_array(directory: pathlib.Path, images: np.ndarray, palette: Palette) -
     """
     if len(images) < 2:
         raise InputError("pretraining needs at least two images, one of them for the test split")
-    facts: dict[str, Any] = {"source": "array", "resolution": images.shape[1], "classes": 0, "fold_validation": True}
+    facts: dict[str, Any] = {
+        "source": "array",
+        "resolution": images.shape[1] // palette.scale,
+        "classes": 0,
+        "fold_validation": True,
+    }
     facts["sha256"] = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
     if (directory / MANIFEST).exists():
         manifest = read_manifest(directory)

@@ -4,8 +4,8 @@ import pathlib
 import shlex
 from typing import Any, Protocol
 
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.token_shards import Stream, begin, finish, missing, write_shard
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.storage import as_path
 
@@ -21,13 +21,13 @@ class Work(Protocol):
 
 
 def write_tokens_with_beam(
-    directory: pathlib.Path, palette: Palette, facts: dict[str, Any], work: Work, options: str
+    directory: pathlib.Path, palette: Tokenizer, facts: dict[str, Any], work: Work, options: str
 ) -> None:
     """Writes the same files as `token_shards.write_tokens`.  After an interruption, it writes the missing shards.
 
     Args:
       directory: where to write; every machine must see it, so on a cluster it is in a bucket.
-      palette: the palette that encodes the images.
+      palette: the palette or codec that encodes the images.
       facts: how the tokens are made, as JSON values.
       work: opens the images on every machine.
       options: Beam's pipeline options, such as "--runner=DataflowRunner --region=us-central1".

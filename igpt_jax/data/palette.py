@@ -32,6 +32,8 @@ class Palette:
       Paper, section 3.2; the released kmeans_centers.npy holds 512 colors on this scale.
     """
 
+    scale = 1  # pixels along the side of a token
+
     colors: np.ndarray
     _directory: pathlib.Path | None = dataclasses.field(default=None, init=False, repr=False)
 
@@ -80,6 +82,9 @@ class Palette:
     def hash(self) -> str:
         """Identifies the colors: the first 16 hex digits of the SHA-256 of their float32 bytes."""
         return hashlib.sha256(self.colors.astype("<f4").tobytes()).hexdigest()[:16]
+
+    def __reduce__(self) -> tuple:
+        return Palette, (self.colors,)  # without the table, which is large
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Palette) and self.hash == other.hash

@@ -7,16 +7,16 @@ import numpy as np
 from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
 from igpt_jax.data.loading import Order, load_images, numpy_batches
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import Source, TokenSource
 from igpt_jax.data.tensorflow import tf
+from igpt_jax.data.tokenizer import Codec, Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.types import HostBatch
 
 
 def batches(
     source: Source,
-    palette: Palette,
+    palette: Tokenizer,
     augmentation: Augmentation,
     *,
     seed: int,
@@ -35,7 +35,7 @@ def batches(
     Args:
       source: the images, or their tokens.
       palette: encodes the images; must be the one that made the tokens of a token source.
-      augmentation: what happens to each image; skipped for a token source.
+      augmentation: what happens to each image, in pixels; skipped for a token source.
       seed: of the order and of the augmentations.
       batch_size: images in a step, over all processes.
       start_step: the step of the first batch.
@@ -127,7 +127,7 @@ def _training_order(
 
 def examples(
     source: Source,
-    palette: Palette,
+    palette: Tokenizer,
     augmentation: Augmentation,
     *,
     batch_size: int,
@@ -143,7 +143,7 @@ def examples(
     Args:
       source: the images, or their tokens.
       palette: encodes the images; must be the one that made the tokens of a token source.
-      augmentation: what happens to each image; skipped for a token source.
+      augmentation: what happens to each image, in pixels; skipped for a token source.
       batch_size: images in a batch.
       epochs: how often to go through the source.
       seed: of the augmentations, 0 to 2**31 - 1.
@@ -216,13 +216,18 @@ def _tokens(
     span: tuple[int, int],
     order: Order,
     source: Source,
-    palette: Palette,
+    palette: Tokenizer,
     augmentation: Augmentation,
     batch_size: int,
     max_skipped: int,
 ) -> Iterator[HostBatch]:
     if isinstance(source, TokenSource):
         return _stored_tokens(span, order, source, palette, augmentation, batch_size)
+    if isinstance(palette, Codec):
+        images = load_images(
+            *span, order, source, augmentation, finish=lambda x: x, batch_size=batch_size, max_skipped=max_skipped
+        )
+        return ({"tokens": palette.encode(batch.pop("image"))} | batch for batch in images)
     table = tf.constant(palette.table)
 
     @tf.autograph.experimental.do_not_convert
@@ -247,21 +252,22 @@ def _stored_tokens(
     span: tuple[int, int],
     order: Order,
     source: TokenSource,
-    palette: Palette,
+    palette: Tokenizer,
     augmentation: Augmentation,
     batch_size: int,
 ) -> Iterator[HostBatch]:
-    if source.resolution != augmentation.resolution:
+    resolution = augmentation.resolution // palette.scale
+    if source.resolution != resolution:
         raise InputError(
             f"the tokens are of {source.resolution}x{source.resolution} images, but "
-            f"model.resolution={augmentation.resolution}; set model.resolution={source.resolution}"
+            f"model.resolution={resolution}; set model.resolution={source.resolution}"
         )
     positions = tf.data.Dataset.range(*span)
     indices = positions.map(lambda position: order(position)[0], num_parallel_calls=CORES).batch(batch_size)
     return _read_tokens(numpy_batches(indices), source, palette)
 
 
-def _read_tokens(indices: Iterator[np.ndarray], source: TokenSource, palette: Palette) -> Iterator[HostBatch]:
+def _read_tokens(indices: Iterator[np.ndarray], source: TokenSource, palette: Tokenizer) -> Iterator[HostBatch]:
     for index in indices:
         tokens = source.read(index)
         if tokens.min() < 0 or tokens.max() >= len(palette):

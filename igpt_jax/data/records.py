@@ -7,8 +7,8 @@ import numpy as np
 
 from igpt_jax.data.augment import Augmentation, central_square
 from igpt_jax.data.decode import diagnose
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.tensorflow import tf
+from igpt_jax.data.tokenizer import Tokenizer
 
 # From the index of an image in its source () int64 and a seed (2,) int64 to its augmented pixels,
 # (resolution, resolution, 3) uint8.
@@ -175,13 +175,13 @@ class TokenSource:
       tokens: arrays (m, r*r) of integers, in raster order; the images of the first array come first.
       labels: (n,) int32 in [0, classes), where n is the sum of all m.
       classes: number of classes; 0 if there are no labels.
-      palette: the palette that encoded the images; None if the files do not say.
+      palette: the palette or codec that encoded the images; None if the files do not say.
     """
 
     tokens: Sequence[np.ndarray]
     labels: np.ndarray
     classes: int
-    palette: Palette | None = None
+    palette: Tokenizer | None = None
     is_random = False
 
     def __len__(self) -> int:

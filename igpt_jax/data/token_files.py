@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from igpt_jax.data.palette import Palette
 from igpt_jax.data.records import TokenSource
+from igpt_jax.data.tokenizer import CODEC, PALETTE, load_tokenizer, tokenizer_file
 from igpt_jax.errors import InputError
 from igpt_jax.storage import as_path, local_copy
 
-MANIFEST, PALETTE = "manifest.json", "palette.npy"
+MANIFEST = "manifest.json"
 _OPENAI = {"train": "tr", "validation": "va", "test": "te"}
 _SCAN = 8192  # labels that are read at once
 
@@ -127,11 +127,13 @@ def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> Token
     shards, images = splits[split]
     if fold_validation and not folded:
         raise InputError(f"{root} was written with fold_validation=False; set it so, or write the tokens again")
-    palette = Palette.load(root / PALETTE)
+    file = tokenizer_file(root)
+    if file is None:
+        raise InputError(f"{root} has lost its {PALETTE} or {CODEC}; put it back")
+    palette = load_tokenizer(file)
     if palette.hash != expected:
         raise InputError(
-            f"{root / PALETTE} has hash {palette.hash}, but the tokens were made with {expected}; put the "
-            "right palette back"
+            f"{file} has hash {palette.hash}, but the tokens were made with {expected}; put the right one back"
         )
     tokens = [_load(shard) for shard in shards]
     labels = np.concatenate([_load(labels_of(shard), dimensions=(1,)) for shard in shards] or [np.zeros(0)])

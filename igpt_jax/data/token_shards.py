@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from igpt_jax.data.palette import Palette
-from igpt_jax.data.token_files import MANIFEST, PALETTE, labels_of
+from igpt_jax.data.token_files import MANIFEST, labels_of
+from igpt_jax.data.tokenizer import Tokenizer, save_tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write, make_directory
 from igpt_jax.progress import progress
@@ -22,13 +22,13 @@ _SHARD = 2**14  # images in a shard; a multiple of the batch size of the streams
 
 
 def write_tokens(
-    directory: pathlib.Path, palette: Palette, facts: dict[str, Any], splits: Mapping[str, tuple[int, Stream]]
+    directory: pathlib.Path, palette: Tokenizer, facts: dict[str, Any], splits: Mapping[str, tuple[int, Stream]]
 ) -> None:
     """Writes all splits in one process.  After an interruption, it continues after the last complete shard.
 
     Args:
       directory: where to write; created if necessary.
-      palette: the palette that encoded the images.
+      palette: the palette or codec that encoded the images.
       facts: how the tokens were made, as JSON values; stored in the manifest.
       splits: for each split, the number of its images and their stream.
 
@@ -46,7 +46,7 @@ def write_tokens(
     finish(directory)
 
 
-def begin(directory: pathlib.Path, palette: Palette, facts: dict[str, Any], images: Mapping[str, int]) -> None:
+def begin(directory: pathlib.Path, palette: Tokenizer, facts: dict[str, Any], images: Mapping[str, int]) -> None:
     """Makes the directory, or takes up one that the same call has begun, and writes the palette.
 
     Args:
@@ -70,7 +70,7 @@ def begin(directory: pathlib.Path, palette: Palette, facts: dict[str, Any], imag
     make_directory(directory)
     with atomic_write(directory / _PLAN, shared=True) as partial:
         partial.write_text(f"{json.dumps(plan, indent=2)}\n")
-    palette.save(directory / PALETTE)
+    save_tokenizer(palette, directory)
 
 
 def missing(directory: pathlib.Path) -> list[tuple[str, int]]:

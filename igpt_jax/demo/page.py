@@ -92,7 +92,7 @@ def build(players: Mapping[str, Player]) -> gr.Blocks:
             return gr.Slider(**_given(player)), gr.Column(visible=len(player.examples) > 0), gallery
 
         def choose_example(name: str, event: gr.SelectData) -> np.ndarray:
-            return enlarge(players[name].examples[event.index], players[name].resolution)
+            return enlarge(players[name].examples[event.index], players[name].pixels)
 
         def complete(
             name: str,
@@ -109,9 +109,9 @@ def build(players: Mapping[str, Player]) -> gr.Blocks:
                     "There is no picture yet. Drop one, draw one, or give 0 rows to have a new one sampled.",
                     print_exception=False,
                 )
-            r = player.resolution
+            r = player.pixels
             image = np.full((r, r, 3), GRAY) if picture is None else player.shrink(picture)
-            shown = [(np.where(player.hidden(given)[..., None], GRAY, image), "given")]
+            shown = [(player.hide(image, given), "given")]
             try:
                 sampler = Sampler(temperature, 0, top_p)
                 for completions in player.complete(image, given, n, sampler, seed):

@@ -8,14 +8,14 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.evaluate.likelihood import likelihood
 from igpt_jax.generate.infill import infill
 from igpt_jax.generate.quality import nearest
 from igpt_jax.generate.rows import complete_by_rows
 from igpt_jax.generate.sample import Sampler
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.report.sheets import GRAY
+from igpt_jax.report.sheets import GRAY, to_pixels
 from igpt_jax.types import Params
 
 
@@ -25,14 +25,14 @@ class Player:
 
     model: ImageGPT
     params: Params
-    palette: Palette
+    palette: Tokenizer
     mesh: Mesh
     examples: np.ndarray  # (m, r, r, 3) uint8: held-out images to try; none with weights alone
     train: np.ndarray  # (n, r, r, 3) uint8: training images to compare with; none with weights alone
 
     @property
     def resolution(self) -> int:
-        """Side of its images, in pixels."""
+        """Rows of tokens in an image: of pixels, or of a codec's codes."""
         return self.model.config.resolution
 
     @property
@@ -54,7 +54,7 @@ class Player:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         paper = Image.new("RGBA", image.size, "white")
         square = Image.alpha_composite(paper, image).convert("RGB").crop((left, top, left + side, top + side))
-        shrunk = np.asarray(square.resize((self.resolution, self.resolution), Image.Resampling.BOX))
+        shrunk = np.asarray(square.resize((self.pixels, self.pixels), Image.Resampling.BOX))
         return self.palette.decode(self.palette.encode(shrunk[None]))[0]
 
     def complete(self, image: np.ndarray, given: int, n: int, sampler: Sampler, seed: int) -> Iterator[np.ndarray]:
@@ -77,7 +77,7 @@ class Player:
             rows = complete_by_rows(self.model, self.params, given_t, n=n, seed=seed, sampler=sampler)
             for known, tokens_nt in enumerate(rows, start=given + 1):
                 pictures = self.palette.decode(tokens_nt)
-                pictures[:, known:] = GRAY
+                pictures[:, known * self.palette.scale :] = GRAY
                 yield pictures
         else:
             hidden_bt = self.hidden(given).reshape(1, -1)
@@ -87,7 +87,7 @@ class Player:
             yield self.palette.decode(tokens_bnt[0])
 
     def hidden(self, given: int) -> np.ndarray:
-        """Returns which pixels the model does not see, (r, r) bool; see `complete`."""
+        """Returns which tokens the model does not see, (r, r) bool; see `complete`."""
         hidden = np.zeros((self.resolution, self.resolution), bool)
         if self.causal:
             hidden[given:] = True
@@ -96,6 +96,16 @@ class Player:
             hidden[middle, middle] = True
         return hidden
 
+    def hide(self, image: np.ndarray, given: int) -> np.ndarray:
+        """Returns an image of the model's size with gray in place of what the model does not see; see `complete`."""
+        (hidden,) = to_pixels(self.hidden(given).reshape(1, -1), image.shape[0])
+        return np.where(hidden[..., None], GRAY, image)
+
+    @property
+    def pixels(self) -> int:
+        """Side of its images, in pixels."""
+        return self.resolution * self.palette.scale
+
     def surprise(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes how surprising every pixel of an image is.
 
@@ -103,11 +113,11 @@ class Player:
           image: (r, r, 3) uint8 RGB.
 
         Returns:
-          -log p of every pixel in nats, (r, r) float32; and a map of it, (r, r, 3) uint8 RGB, where brighter is more
-          surprising.
+          -log p in nats, of every pixel or of the code that it belongs to, (r, r) float32; and a map of it, (r, r, 3)
+          uint8 RGB, where brighter is more surprising.
         """
         tokens_bt = self.palette.encode(image[None])
-        nats = likelihood(self.model, self.params, tokens_bt, mesh=self.mesh).reshape(image.shape[:2])
+        (nats,) = to_pixels(likelihood(self.model, self.params, tokens_bt, mesh=self.mesh), image.shape[0])
         return nats, mpl.colormaps["inferno"](nats / nats.max(), bytes=True)[..., :3]
 
     def neighbors(self, images: np.ndarray) -> list[tuple[np.ndarray, float]]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.files import atomic_write, make_directory
 from igpt_jax.report.figures import save_figure
 
@@ -73,14 +74,14 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, 
     Args:
       path: the GIF file to write.
       images: (b, r, r, 3) uint8 RGB in 0..255.
-      passes_bt: (b, r*r) integers, the forward pass in which each pixel was sampled; 0 if it was given.
+      passes_bt: (b, t*t) integers, the forward pass in which each token was sampled; 0 if it was given.
       frames: most frames of the animation.
     """
     r = images.shape[1]
     pictures = []
     for last_pass in np.unique(np.linspace(0, passes_bt.max(), frames).astype(int)):
-        hidden = (passes_bt > last_pass).reshape(-1, r, r, 1)
-        picture = enlarge(tile(_square(np.where(hidden, GRAY, images))), r)
+        hidden = to_pixels(passes_bt > last_pass, r)
+        picture = enlarge(tile(_square(np.where(hidden[..., None], GRAY, images))), r)
         pictures.append(Image.fromarray(picture).quantize(256))
     make_directory(path.parent)
     durations = [80] * (len(pictures) - 1) + [2000]  # ms
@@ -89,17 +90,17 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, 
 
 
 def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -> None:
-    """Shows each image above a map of how many of its pixels were sampled in the same forward pass as each pixel.
+    """Shows each image above a map of how many of its tokens were sampled in the same forward pass as each of them.
 
     Args:
       path: the file to write; its suffix chooses the format.
       images: (b, r, r, 3) uint8 RGB in 0..255.
-      passes_bt: (b, r*r) integers, the forward pass in which each pixel was sampled; 0 if it was given, which the map
+      passes_bt: (b, t*t) integers, the forward pass in which each token was sampled; 0 if it was given, which the map
         shows in gray.
     """
-    b, r = images.shape[:2]
+    b, side = len(images), round(passes_bt.shape[1] ** 0.5)
     counts_bt = np.stack([np.bincount(passes_t)[passes_t] for passes_t in passes_bt])
-    maps = np.ma.masked_array(counts_bt, passes_bt == 0).reshape(b, r, r)
+    maps = np.ma.masked_array(counts_bt, passes_bt == 0).reshape(b, side, side)
     columns = min(b, 6)
     rows = -(-b // columns)
     figure = Figure(figsize=(1.5 * columns + 0.8, 3.0 * rows), layout="constrained")
@@ -112,24 +113,24 @@ def plot_passes(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray) -
         above.imshow(images[i])
         heat = below.imshow(maps[i], cmap=colors, vmin=1, vmax=max(2, maps.max()))
         below.set_title(f"{(passes_bt[i] > 0).sum() / passes_bt[i].max():.2f} a pass", fontsize=8)
-    figure.colorbar(heat, ax=grid, label="pixels in the same pass")
+    figure.colorbar(heat, ax=grid, label="tokens in the same pass")
     save_figure(figure, path)
 
 
 def plot_completions(
-    path: pathlib.Path, palette: Palette, originals_bt: np.ndarray, completions_bnt: np.ndarray, hidden_bt: np.ndarray
+    path: pathlib.Path, palette: Tokenizer, originals_bt: np.ndarray, completions_bnt: np.ndarray, hidden_bt: np.ndarray
 ) -> None:
     """Shows a row for each image: its given pixels (the others gray), its n completions, and the original.
 
     Args:
       path: the file to write; its suffix chooses the format.
-      palette: decodes the tokens.
+      palette: the palette or codec that decodes the tokens.
       originals_bt: (b, r*r) int32 tokens of the originals.
       completions_bnt: (b, n, r*r) int32 tokens of the completions.
-      hidden_bt: (b, r*r) bool, True where a pixel was not given.
+      hidden_bt: (b, r*r) bool, True where a token was not given.
     """
     originals = palette.decode(originals_bt)
-    given = np.where(hidden_bt.reshape(*originals.shape[:3], 1), GRAY, originals)
+    given = np.where(to_pixels(hidden_bt, originals.shape[1])[..., None], GRAY, originals)
     completions = np.stack([palette.decode(tokens_nt) for tokens_nt in completions_bnt])
     rows = np.concatenate([given[:, None], completions, originals[:, None]], axis=1)
     b, columns = rows.shape[:2]
@@ -151,7 +152,7 @@ def plot_surprise(path: pathlib.Path, images: np.ndarray, nats: np.ndarray) -> N
     Args:
       path: the file to write; its suffix chooses the format.
       images: (b, r, r, 3) uint8 RGB in 0..255.
-      nats: (b, r, r), the negative log-likelihood of each pixel in nats.
+      nats: (b, t, t), the negative log-likelihood of each token in nats.
     """
     b = len(nats)
     columns = min(b, 6)
@@ -208,6 +209,13 @@ def tile(images: np.ndarray) -> np.ndarray:
     framed = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
     rows, columns, height, width, _ = framed.shape
     return framed.swapaxes(1, 2).reshape(rows * height, columns * width, 3)[:-1, :-1]
+
+
+def to_pixels(tokens_bt: np.ndarray, side: int) -> np.ndarray:
+    """Repeats the value of every token over its pixels: (b, t*t) in raster order to (b, side, side)."""
+    rows = round(tokens_bt.shape[1] ** 0.5)
+    scale = side // rows
+    return tokens_bt.reshape(-1, rows, rows).repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def enlarge(picture: np.ndarray, resolution: int) -> np.ndarray:

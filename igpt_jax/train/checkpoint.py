@@ -19,6 +19,7 @@ from igpt_jax import __version__
 from igpt_jax.config import RunConfig
 from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
 from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Codec, Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.processes import barrier, broadcast_from_primary, is_primary_process
 from igpt_jax.storage import absolute, remove_directory
@@ -113,7 +114,7 @@ class Checkpoints:
                 print(f"{error}; trying the next", file=sys.stderr)
         raise InputError(f"all checkpoints in {self._directory} are damaged, the last so: {damage}; restore a copy")
 
-    def resume(self, like: TrainState, palette: Palette) -> TrainState | None:
+    def resume(self, like: TrainState, palette: Tokenizer) -> TrainState | None:
         """Reads the newest state that is not damaged, and renames newer damaged checkpoints to STEP.damaged.
 
         Returns:
@@ -140,7 +141,7 @@ class Checkpoints:
             self._manager.reload()
         return state
 
-    def save(self, state: TrainState, config: RunConfig, palette: Palette) -> None:
+    def save(self, state: TrainState, config: RunConfig, palette: Tokenizer) -> None:
         """Writes the state in the background, unless its step is there already; `close` waits for it.
 
         Raises:
@@ -150,16 +151,16 @@ class Checkpoints:
             items = {"params": state.params, "optimizer": _optimizer_items(state)}
             self._save(int(state.step), items, config, palette)
 
-    def save_params(self, step: int, params: Params, config: RunConfig, palette: Palette) -> None:
+    def save_params(self, step: int, params: Params, config: RunConfig, palette: Tokenizer) -> None:
         """Writes parameters without optimizer state: enough to evaluate and sample, not to resume training."""
         self._save(step, {"params": params}, config, palette)
 
-    def _save(self, step: int, items: dict[str, Any], config: RunConfig, palette: Palette) -> None:
+    def _save(self, step: int, items: dict[str, Any], config: RunConfig, palette: Tokenizer) -> None:
         about = {
             "format_version": FORMAT_VERSION,
             "step": step,
             "config": dataclasses.asdict(config),
-            "palette": palette.colors.tolist(),
+            "palette": palette.colors.tolist() if isinstance(palette, Palette) else None,
             "palette_hash": palette.hash,
             "versions": {"igpt_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
             "fingerprints": fingerprints(items),
@@ -193,11 +194,19 @@ class Checkpoints:
         """Reads the parameters alone onto the shardings of `like`."""
         return self._restore(step, {"params": like})["params"]
 
-    def about(self, step: int) -> tuple[RunConfig, Palette]:
-        """Reads the config and palette that the checkpoint was trained with."""
+    def about(self, step: int) -> tuple[RunConfig, Tokenizer]:
+        """Reads the config, and the palette or codec, that the checkpoint was trained with."""
         about = self._about(step)
         config = RunConfig.from_dict(upgrade_config(about["config"], about["format_version"]))
-        return config, Palette(np.asarray(about["palette"], np.float32))
+        if about["palette"] is not None:
+            return config, Palette(np.asarray(about["palette"], np.float32))
+        codec = Codec.load(self._directory.parent)
+        if codec.hash != about["palette_hash"]:
+            raise InputError(
+                f"the codec in {self._directory.parent} has hash {codec.hash}, but {self._directory / str(step)} was "
+                f"trained with {about['palette_hash']}; put that one back"
+            )
+        return config, codec
 
     def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         about = self._about(step)
@@ -220,7 +229,7 @@ class Checkpoints:
             raise InputError(f"{where} has format version {version}; a newer igpt_jax wrote it: use that one")
         return about
 
-    def _check_palette(self, step: int, palette: Palette) -> None:
+    def _check_palette(self, step: int, palette: Tokenizer) -> None:
         _, saved = self.about(step)
         if saved != palette:
             raise InputError(

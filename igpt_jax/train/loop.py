@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from igpt_jax.config import RunConfig
-from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.errors import Preempted
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.processes import broadcast_from_primary, is_primary_process
@@ -33,7 +33,7 @@ def fit(
     config: RunConfig,
     workdir: pathlib.Path,
     *,
-    palette: Palette,
+    palette: Tokenizer,
     images_per_epoch: int,
     batches_from: Callable[[int], Iterator[HostBatch]],
     evaluate: Callable[[Params], dict[str, float]],

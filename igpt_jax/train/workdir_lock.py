@@ -14,13 +14,13 @@ from typing import Any
 
 from igpt_jax.config import RunConfig
 from igpt_jax.config_format import FORMAT_VERSION, upgrade_config
-from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer, save_tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
 from igpt_jax.storage import in_bucket
 from igpt_jax.train.bucket_lock import bucket_lock
 
-CONFIG, PALETTE, LOCK = "config.json", "palette.npy", "lock"
+CONFIG, LOCK = "config.json", "lock"
 
 
 @contextlib.contextmanager
@@ -53,9 +53,9 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def write_config(workdir: pathlib.Path, config: RunConfig, palette: Palette) -> None:
-    """Writes config.json and palette.npy."""
-    palette.save(workdir / PALETTE)
+def write_config(workdir: pathlib.Path, config: RunConfig, palette: Tokenizer) -> None:
+    """Writes config.json, and palette.npy or codec.safetensors."""
+    save_tokenizer(palette, workdir)
     note = dataclasses.asdict(config) | {"palette_hash": palette.hash, "format_version": FORMAT_VERSION}
     with atomic_write(workdir / CONFIG) as partial:
         partial.write_text(json.dumps(note | {"hash": _hash(note)}, indent=2) + "\n")

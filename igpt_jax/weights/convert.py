@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
-from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Codec, Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.storage import as_path, in_bucket, remove_directory, upload_directory
 from igpt_jax.weights.load import FORMATS, open_weights
@@ -17,7 +17,7 @@ def convert(
     output: str | os.PathLike,
     to: str,
     *,
-    palette: Palette | str | os.PathLike | None = None,
+    palette: Tokenizer | str | os.PathLike | None = None,
 ) -> Weights:
     """Converts weights to another format, and writes them to a new directory.
 
@@ -27,7 +27,7 @@ def convert(
       input: the path of weights in any format that `load` reads.
       output: the directory to write, which must not exist.
       to: "huggingface" (for transformers), "openai" (for the released TensorFlow code), or "igpt" (a workdir).
-      palette: a palette, or the path of its .npy file; replaces the one of the input, if that has one.
+      palette: a palette or codec, or the path of its file; replaces the one of the input, if that has one.
 
     Returns:
       The weights that were written, opened from `input`.
@@ -54,6 +54,10 @@ def write_weights(weights: Weights, output: str | os.PathLike, to: str) -> None:
     """
     output = as_path(output)
     check_output(output, to)
+    if to != "igpt" and isinstance(weights.palette, Codec):
+        raise InputError(
+            f"the tokens of this model are codes, and --to={to} has no place for their codec; use --to=igpt"
+        )
     if in_bucket(output):
         _write_to_bucket(weights, output, to)
         return

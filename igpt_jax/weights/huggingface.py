@@ -83,7 +83,7 @@ def write(weights: Weights, directory: pathlib.Path) -> None:
     check_architecture(weights.config)
     layout = Layout(weights.config, format="huggingface")
     _write_json(directory / "config.json", _config_json(weights.config))
-    if weights.palette:
+    if isinstance(weights.palette, Palette):
         _write_json(
             directory / "preprocessor_config.json", _preprocessor_json(weights.palette, weights.config.resolution)
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 from jax.sharding import Mesh
 
 from igpt_jax.config import ParallelConfig
-from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import check_model, make_mesh
@@ -40,13 +40,13 @@ class Pretrained(NamedTuple):
 
     model: ImageGPT
     params: Params  # float32
-    palette: Palette | MissingPalette  # converts images to the model's tokens
+    palette: Tokenizer | MissingPalette  # converts images to the model's tokens
 
 
 def load(
     path: str | os.PathLike,
     *,
-    palette: Palette | str | os.PathLike | None = None,
+    palette: Tokenizer | str | os.PathLike | None = None,
     objective: str | None = None,
     mesh: Mesh | None = None,
 ) -> Pretrained:
@@ -56,7 +56,7 @@ def load(
       path: one of four.  A workdir: its newest undamaged checkpoint, or the best if the run keeps that.
         WORKDIR/checkpoints/STEP: exactly this checkpoint.  A directory with Hugging Face's config.json.  A TensorFlow
         checkpoint: its prefix, its directory, or any one of its files.
-      palette: a palette, or the path of its .npy file; replaces the one of the files.
+      palette: a palette or codec, or the path of its file; replaces the one of the files.
       objective: "ar" or "bert" to accept only models of that objective; None accepts both.
       mesh: the devices to load onto; each parameter goes directly to its sharding.  None uses all devices.
 
@@ -80,7 +80,7 @@ def load(
     return Pretrained(model, params, weights.palette or MissingPalette(as_path(path)))
 
 
-def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike | None = None) -> Weights:
+def open_weights(path: str | os.PathLike, palette: Tokenizer | str | os.PathLike | None = None) -> Weights:
     """Detects the format and opens the files; parameters are read later, on demand.
 
     Args:
@@ -104,7 +104,7 @@ def open_weights(path: str | os.PathLike, palette: Palette | str | os.PathLike |
         )
     weights = module.read(path)
     if palette is not None:
-        palette = palette if isinstance(palette, Palette) else Palette.load(palette)
+        palette = load_tokenizer(palette) if isinstance(palette, str | os.PathLike) else palette
         weights = dataclasses.replace(weights, palette=palette)
     if weights.palette is not None and len(weights.palette) != weights.config.vocabulary:
         raise InputError(

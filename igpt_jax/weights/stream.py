@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from igpt_jax.config import ModelConfig
-from igpt_jax.data.palette import Palette
+from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.progress import track
@@ -28,13 +28,13 @@ class Weights:
     Attributes:
       config: the model's shape and objective.
       read: reads one parameter, or one block's part of it, as float32 with the axes of the parameter tree.
-      palette: the palette in the files; None if there is none.
+      palette: the palette or codec in the files; None if there is none.
       step: number of training steps; 0 if the files do not say.
     """
 
     config: ModelConfig
     read: Callable[[Part], np.ndarray]
-    palette: Palette | None
+    palette: Tokenizer | None
     step: int
 
     def untied(self) -> "Weights":
