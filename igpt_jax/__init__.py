@@ -23,6 +23,7 @@ _HOME = {
     "convert": "igpt_jax.weights.convert",
     "Pretrained": "igpt_jax.weights.load",
     "Palette": "igpt_jax.data.palette",
+    "Codec": "igpt_jax.codes.codec",
     "ImageGPT": "igpt_jax.model.image_gpt",
     "ModelConfig": "igpt_jax.config",
     "ProbeConfig": "igpt_jax.config",

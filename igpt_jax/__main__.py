@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import traceback
+from collections.abc import Container
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -76,7 +77,8 @@ def main(argv: list[str]) -> int:
             return 0
         config, workdir = _parse(name, options, argv)
         if name in ("train", "plan", "codes") and config is None:
-            raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/digits.py")
+            example = "codes" if name == "codes" else "digits"
+            raise InputError(f"--config=FILE is missing; {name} needs one, such as experiments/{example}.py")
         logging.set_verbosity(logging.FATAL)  # Orbax also raises the errors that it logs at length
         command = import_command(name)
         with contextlib.ExitStack() as stack:
@@ -136,7 +138,7 @@ def _parse(name: str, options: flags.FlagValues, argv: list[str]) -> tuple[Any, 
         raise InputError(f"the config file does not run; correct it: {type(error).__name__}: {error}{place}") from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
-    config = config and _config_class(name).from_dict(config)
+    config = config and _config_class(name, config).from_dict(config)
     if "workdir" not in options or (options["workdir"].value is None and {"weights", "samples"} & set(options)):
         return config, None
     if not options.workdir:
@@ -144,8 +146,10 @@ def _parse(name: str, options: flags.FlagValues, argv: list[str]) -> tuple[Any, 
     return config, as_path(options.workdir)
 
 
-def _config_class(name: str) -> Any:
-    return importlib.import_module("igpt_jax.codes.config").CodecConfig if name == "codes" else RunConfig
+def _config_class(name: str, config: Container[str] = ()) -> Any:
+    """The class of a command's configs; `plan` takes those of `train` and those of `codes`, which have a network."""
+    codec = name == "codes" or (name == "plan" and "network" in config)
+    return importlib.import_module("igpt_jax.codes.config").CodecConfig if codec else RunConfig
 
 
 def _saved_config(argv: list[str]) -> RunConfig | None:

@@ -136,6 +136,7 @@ def _define_source(define: _Define, command: str) -> None:
     define("string", "emoji_font", data.emoji.font, "For --source=emoji: a font with color bitmaps.")
     define("string", "emoji_list", data.emoji.list, "For --source=emoji: Unicode's emoji-test.txt.")
     define("string", "emoji_labels", data.emoji.labels, "For --source=emoji: what the labels are, group or subgroup.")
+    define("integer", "emoji_side", data.emoji.side, "For --source=emoji: side of the drawings, in pixels.")
     define("integer", "resolution", 32, "Side of the images that are encoded, in pixels.")
     define("string", "filter", data.filter, "Filter for resizing images: area, bilinear or bicubic.")
     define("string", "on_error", data.on_error, "What to do with images that cannot be decoded: fail or skip.")

@@ -51,6 +51,11 @@ def source_config(options: flags.FlagValues, **settings: Any) -> DataConfig:
         directory=options.directory,
         filter=options.filter,
         on_error=options.on_error,
-        emoji=EmojiConfig(font=options.emoji_font, list=options.emoji_list, labels=options.emoji_labels),
+        emoji=EmojiConfig(
+            font=options.emoji_font,
+            list=options.emoji_list,
+            labels=options.emoji_labels,
+            side=options.emoji_side,
+        ),
         **settings,
     )

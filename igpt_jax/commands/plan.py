@@ -17,8 +17,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 
+from igpt_jax.codes.config import CodecConfig
+from igpt_jax.commands.plan_codec import plan_codec
 from igpt_jax.commands.plan_words import in_words
-from igpt_jax.config import RunConfig
+from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import image_features
 from igpt_jax.generate.sample import sample
@@ -43,12 +45,17 @@ from igpt_jax.train.state import abstract_params, abstract_state
 PROGRAMS = ("train", "features", "sample")
 
 
-def main(config: RunConfig, options: flags.FlagValues) -> None:
+def main(config: RunConfig | CodecConfig, options: flags.FlagValues) -> None:
     """Prints the plan, for people or as JSON; nothing is written, and no data are read."""
     if options.what not in PROGRAMS:
         raise InputError(f"--what={options.what} is not a program; choose one of {', '.join(PROGRAMS)}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("plan needs libtpu, the TPU compiler, which needs no TPU: pip install 'igpt_jax[tpu]'")
+    if isinstance(config, CodecConfig):
+        print(f"compiling for {options.topology}", file=sys.stderr, flush=True)
+        plan = plan_codec(config, Slice.named(options.topology, ParallelConfig(), options.slices))
+        print(json.dumps(plan, indent=2) if options.json else in_words(plan, "codec's training"))
+        return
     where, law = Slice.named(options.topology, config.parallel, options.slices), None
     if options.flops is not None:
         law = Law.load(as_path(options.law))

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 import igpt_jax as ig
+from experiments import on_codes
 from experiments.codes import get_config
 from igpt_jax.__main__ import main
 from igpt_jax.codes.codec import Codec
 from igpt_jax.codes.config import CodecConfig
 from igpt_jax.commands.run import Run, saved_config
-from igpt_jax.config import DataConfig, PaletteConfig
+from igpt_jax.config import DataConfig, PaletteConfig, RunConfig
 from igpt_jax.data.sources import load_source
 
 CONFIG = pathlib.Path(__file__).parents[2] / "experiments" / "codes.py"
@@ -86,9 +87,17 @@ def test_a_config_is_needed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", ["", "data=photographs,factor=4", "quantizer=vq,steps=10"])
-def test_every_argument_gives_a_config(arguments):
+def test_every_argument_gives_a_codec(arguments):
     config = CodecConfig.from_dict(get_config(arguments).to_dict())
     assert config.resolution // config.network.factor in (16, 32)
+
+
+def test_the_papers_model_on_codes_has_its_shape():
+    config = RunConfig.from_dict(on_codes.get_config("scale=paper,resolution=48,codec=runs/c").to_dict())
+    assert (config.model.layers, config.model.width, config.model.context) == (48, 1536, 2304)
+    assert (config.data.name, config.palette.path) == ("imagenet2012", "runs/c")
+    small = RunConfig.from_dict(on_codes.get_config("codes=runs/x,resolution=32").to_dict())
+    assert (small.data.name, small.model.context, small.optimizer.name) == ("tokens:runs/x", 1024, "muon")
 
 
 MODEL = [

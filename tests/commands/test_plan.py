@@ -63,6 +63,45 @@ def test_the_papers_runs_compile_and_fit(argument, topology, devices):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu")
+def test_two_slices_take_half_the_compute_and_exchange_their_gradients():
+    one, two = (
+        json.loads(plan("size=s,resolution=32", "--json", "--topology=v5e:4x4", *flags).stdout)
+        for flags in ((), ("--slices=2",))
+    )
+    assert two["mesh"] == {"slice": 2, "data": 16, "model": 1}
+    assert two["devices"] == 32
+    assert two["seconds"]["compute"] == pytest.approx(one["seconds"]["compute"] / 2)
+    assert "network" not in one["seconds"]
+    assert two["network_bytes_per_device"] == pytest.approx(2 * 76_006_912 / 16)  # a share of the gradients, bfloat16
+    # All parameters are on each slice.
+    assert two["bytes_per_device"]["arguments"] == pytest.approx(one["bytes_per_device"]["arguments"], rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu")
+def test_a_chip_without_a_data_sheet_gets_memory_and_no_times():
+    found = json.loads(
+        plan("size=s,resolution=32", "--json", "--topology=v3:4x4", "--config.model.attention=blockwise").stdout
+    )
+    assert found["chip"] == "TPU v3"
+    assert found["bytes_per_device"]["total"] > 0
+    assert found["seconds"] is found["fits"] is found["mfu_ceiling"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu")
+def test_the_newest_chip_and_a_codec_are_planned():
+    found = json.loads(plan("size=s,resolution=32", "--json", "--topology=tpu7x:2x2x1").stdout)
+    assert (found["chip"], found["devices"]) == ("TPU7x", 8)
+    assert found["fits"]
+    command = ["-m", "igpt_jax", "plan", "--config=experiments/codes.py", "--json", "--topology=v5e:2x2"]
+    found = json.loads(subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT).stdout)
+    assert found["fits"]
+    assert found["seconds"]["compute"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu")
 @pytest.mark.parametrize("what", ["features", "sample"])
 def test_the_other_programs_gather_each_weight_once(what):
     finished = plan("size=s,resolution=32", f"--what={what}", "--json")
