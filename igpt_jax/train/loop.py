@@ -22,6 +22,7 @@ from igpt_jax.train.optimizer import optimizer_and_schedule
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.train.prefetch import DeviceBatches
 from igpt_jax.train.record import Record
+from igpt_jax.train.remat import remember_remat, remembered_remat
 from igpt_jax.train.retention import retention
 from igpt_jax.train.stall import announcing_stalls
 from igpt_jax.train.start import beginning
@@ -89,7 +90,9 @@ def fit(
         batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
         batches = itertools.chain([first_batch], batches)
-        step_function, _ = compile_train_step(config, optimizer, mesh, state, first_batch, device_memory())
+        remat = remembered_remat(workdir, config, mesh)
+        step_function, remat = compile_train_step(config, optimizer, mesh, state, first_batch, device_memory(), remat)
+        remember_remat(workdir, config, mesh, remat)
 
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))
         # From here on a signal waits until a step is complete, so that the state that is saved is whole.
