@@ -11,6 +11,7 @@ import functools
 import getpass
 import hashlib
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -85,6 +86,7 @@ def files() -> Any:
     """The file system of all buckets, as fsspec knows it."""
     import fsspec
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it also raises
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False  # other processes write there too
     return fsspec.filesystem("gcs", finalize_on_close=True)  # as epath opens it
 

@@ -311,8 +311,7 @@ def test_a_mask_of_another_size_is_refused(bert, tmp_path, capsys):
         (["sample", "--temprature=1"], "there is no flag --temprature; did you mean --temperature?"),
         (["sample", "--n=ten"], "--n=ten is not a whole number"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.steps=1e4"], "steps=1e4 is not a whole number"),
-        (["train", f"--config={CONFIG}", "--workdir=gs://bucket/run"], "gs://bucket/run is no local directory"),
-        (["train", f"--config={CONFIG}", "--workdir=gs:/bucket/run"], "gs:/bucket/run is no local directory"),
+        (["train", f"--config={CONFIG}", "--workdir=gs:/bucket/run"], "gs:/bucket/run is no path; of all addresses"),
         (["train", f"--config={CONFIG}", "--workdir=x", "--config.data.name=folder:"], "there is no folder ''"),
     ],
 )

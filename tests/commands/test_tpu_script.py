@@ -9,8 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAND_IN = """#!/usr/bin/env bash
-printf '%s\\t' "$@" | tr '\\n' ' ' >> "$CALLS"
-echo >> "$CALLS"
+line=$(printf '%s\\t' "$@" | tr '\\n' ' ')
+echo "$line" >> "$CALLS"  # in one piece, since several calls run at a time
 """
 
 

@@ -165,7 +165,7 @@ def test_a_server_that_fails_now_and_then_changes_nothing(workdir, server):
 
     def fails(method, path):
         calls.append(path)
-        return len(calls) % 30 == 0
+        return len(calls) % 50 == 0
 
     with failing(server, fails) as environment:
         ended = run_in(environment, "gs://bucket/flaky")
