@@ -73,7 +73,7 @@ def _bucket_path(text: str) -> pathlib.Path:
 @functools.cache
 def _check(bucket: str) -> None:
     try:
-        files().find(bucket, maxdepth=1, limit=1)
+        files().call("GET", "b/{}/o", bucket, maxResults=1, json_out=True)
     except Exception as error:
         reason = describe_bucket_error(error) or str(error)
         if isinstance(error, FileNotFoundError):
@@ -97,7 +97,7 @@ def describe_bucket_error(error: BaseException) -> str | None:
     text = " ".join(str(error).split())[:300]
     if origin == "google":
         return f"{text}; log in with: gcloud auth application-default login"
-    if "orbidden" in text or "nauthorized" in text or "ermission" in text:
+    if isinstance(error, OSError) and re.search("forbidden|unauthorized|permission", text, re.IGNORECASE):
         return f"{text}; grant this account the role Storage Object Admin on the bucket"
     if origin in ("gcsfs", "aiohttp", "requests"):
         return f"Cloud Storage does not answer ({type(error).__name__}: {text}); run the same command again"
