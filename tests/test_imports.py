@@ -12,6 +12,7 @@ import igpt_jax
 ROOT = pathlib.Path(igpt_jax.__file__).parent
 ORDER = [
     "errors",
+    "checks",
     "types",
     "environment",
     "memory",
@@ -43,6 +44,7 @@ ORDER = [
 ]
 WITHOUT_TENSORFLOW = {
     "errors",
+    "checks",
     "types",
     "environment",
     "memory",

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from igpt_jax.checks import check_grid, check_squares
 from igpt_jax.codes.config import NetworkConfig
 from igpt_jax.codes.network import Decoder, Encoder, to_floats, to_levels
 from igpt_jax.codes.quantize import fsq, fsq_values, vq
@@ -75,11 +76,7 @@ class Codec:
         Raises:
           InputError: the images have another dtype or shape.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8:
-            raise InputError(f"images are {images.dtype}; expected uint8 in 0..255; round and convert them first")
-        if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-            raise InputError(f"images have shape {images.shape}; expected (b, r, r, 3); crop them to a square first")
+        images = check_squares(images)
         if images.shape[1] % self.scale:
             raise InputError(f"images have a side of {images.shape[1]} pixels; resize it to a multiple of {self.scale}")
         codes = _in_batches(functools.partial(_encode, self.config, self.params), images)
@@ -97,16 +94,7 @@ class Codec:
         Raises:
           InputError: the codes have another shape or dtype, or one is out of range.
         """
-        tokens = np.asarray(tokens)
-        side = round(tokens.shape[-1] ** 0.5) if tokens.ndim == 2 else 0
-        if tokens.ndim != 2 or side**2 != tokens.shape[1] or not np.issubdtype(tokens.dtype, np.integer):
-            raise InputError(f"codes are {tokens.dtype} of shape {tokens.shape}; expected integers (b, r*r)")
-        if tokens.size and (tokens.min() < 0 or tokens.max() >= len(self)):
-            raise InputError(
-                f"codes span [{tokens.min()}, {tokens.max()}]; expected [0, {len(self) - 1}]: decode with the codec "
-                "that encoded them"
-            )
-        codes_bhw = tokens.reshape(len(tokens), side, side).astype(np.int32)
+        codes_bhw = check_grid(tokens, len(self), "codec").astype(np.int32)
         return _in_batches(functools.partial(_decode, self.config, self.params), codes_bhw)
 
     def save(self, path: str | os.PathLike) -> None:

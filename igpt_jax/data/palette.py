@@ -7,9 +7,9 @@ import hashlib
 import os
 import pathlib
 
-import einops
 import numpy as np
 
+from igpt_jax.checks import check_grid, check_squares
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
 from igpt_jax.storage import as_path, in_bucket
@@ -109,11 +109,7 @@ class Palette:
         Raises:
           InputError: the images have another dtype or shape.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8:
-            raise InputError(f"images are {images.dtype}; expected uint8 in 0..255; round and convert them first")
-        if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-            raise InputError(f"images have shape {images.shape}; expected (b, r, r, 3); crop them to a square first")
+        images = check_squares(images)
         levels, tokens = images.reshape(-1, 3), np.empty(images.size // 3, np.int32)
         for start in range(0, len(tokens), _CHUNK):
             chunk = slice(start, start + _CHUNK)
@@ -136,17 +132,8 @@ class Palette:
         Raises:
           InputError: the tokens have another shape or dtype, or one is outside [0, v).
         """
-        tokens = np.asarray(tokens)
-        side = round(tokens.shape[-1] ** 0.5) if tokens.ndim == 2 else 0
-        if tokens.ndim != 2 or side**2 != tokens.shape[1] or not np.issubdtype(tokens.dtype, np.integer):
-            raise InputError(f"tokens are {tokens.dtype} of shape {tokens.shape}; expected integers (b, r*r)")
-        if tokens.size and (tokens.min() < 0 or tokens.max() >= len(self)):
-            raise InputError(
-                f"tokens span [{tokens.min()}, {tokens.max()}]; expected [0, {len(self) - 1}]: "
-                "decode with the palette that encoded them"
-            )
         levels = np.rint(127.5 * (self.colors + 1)).astype(np.uint8)
-        return einops.rearrange(levels[tokens], "b (row column) c -> b row column c", row=side)
+        return levels[check_grid(tokens, len(self), "palette")]
 
     @functools.cached_property
     def table(self) -> np.ndarray:
