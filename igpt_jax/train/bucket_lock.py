@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +52,7 @@ class _Lock:
         import google.cloud.storage as storage
 
         bucket, _, name = str(path).removeprefix(BUCKETS).partition("/")
-        self._path = path
+        self._path, self._owner = path, _this_process() | {"lock": uuid.uuid4().hex}
         self._blob: Any = storage.Client().bucket(bucket).blob(name)
         self._generation = 0
 
@@ -70,11 +71,12 @@ class _Lock:
             while time.monotonic() < end:
                 time.sleep(BEAT / 3)
                 now, owner = self._read()
+                if now not in (0, generation):
+                    raise self._in_use(owner)
+                generation = now
                 if now == 0:
                     break
-                if now != generation:
-                    raise self._in_use(owner)
-        if not self._write(self._read()[0]):
+        if not self._write(generation):
             raise self._in_use(self._read()[1])
 
     def beat(self, stop: threading.Event) -> None:
@@ -101,10 +103,14 @@ class _Lock:
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         try:
-            self._blob.upload_from_string(json.dumps(_this_process()), if_generation_match=generation)
+            self._blob.upload_from_string(json.dumps(self._owner), if_generation_match=generation)
+            self._generation = self._blob.generation
         except (NotFound, PreconditionFailed):
-            return False
-        self._generation = self._blob.generation
+            # Perhaps an earlier try succeeded, and its answer was lost on the way.
+            now, owner = self._read()
+            if owner != self._owner:
+                return False
+            self._generation = now
         return True
 
     def _read(self) -> tuple[int, dict[str, Any]]:

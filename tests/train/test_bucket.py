@@ -91,6 +91,18 @@ def test_the_lock_of_a_lost_machine_is_taken_when_it_is_silent_for_long(place, m
         assert json.loads((as_path(place) / "lock").read_text())["process"] == os.getpid()
 
 
+def test_an_answer_that_is_lost_on_the_way_does_not_cost_the_lock(place):
+    held = bucket_lock._Lock(as_path(place) / "lock")
+    held.take()
+    before = held._generation
+    assert held._write(before)
+    assert held._write(before)  # as where the client repeats a request that had succeeded
+    assert held._generation > before
+    other = bucket_lock._Lock(as_path(place) / "lock")
+    assert not other._write(before)
+    held.release()
+
+
 def test_a_run_whose_lock_was_taken_ends(place, server):
     program = f"""if True:
         import time
