@@ -14,6 +14,7 @@ from igpt_jax.commands.probes import measure_probes, print_probes
 from igpt_jax.commands.report import report
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import RunConfig
+from igpt_jax.data.sources import describe_source
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.accuracy import percentage, predict
 from igpt_jax.evaluate.forward import mean_nats
@@ -104,6 +105,9 @@ def evaluate(run: Run, params: Params, step: int, start: float, *, probed: bool)
     split, images = run.config.evaluate.split, len(run.test_source)
     nats = mean_nats(run.model, params, run.test_examples(task="likelihood"), run.mesh)
     result: dict[str, Any] = {"step": step, "images": images, "nats_per_token": {split: nats}}
+    result["training_images"] = len(run.train_source)
+    if description := describe_source(run.config.data):
+        result["data"] = description
     if run.config.evaluate.views > 1:
         result["views"] = run.config.evaluate.views
     if run.config.model.classes:

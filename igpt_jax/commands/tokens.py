@@ -10,10 +10,9 @@ from igpt_jax.commands.palette import source_config
 from igpt_jax.config import DataConfig
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.beam import write_tokens_with_beam
-from igpt_jax.data.builders import describe_emoji
 from igpt_jax.data.pipeline import examples
 from igpt_jax.data.records import Source
-from igpt_jax.data.sources import load_source, split_names
+from igpt_jax.data.sources import describe_source, load_source, split_names
 from igpt_jax.data.token_shards import Stream, write_tokens
 from igpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igpt_jax.errors import InputError
@@ -78,8 +77,8 @@ class Encoding:
         facts = {"source": data.name, "resolution": side, "classes": self._source("train").classes}
         facts |= {"augmentation": data.augmentation, "crops": self.crops, "seed": self.seed}
         facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
-        if data.name == "emoji":
-            facts["emoji"] = describe_emoji(data.emoji).description
+        if description := describe_source(data):
+            facts["emoji"] = description
         return facts
 
     def _source(self, split: str) -> Source:

@@ -65,6 +65,11 @@ def load_source(config: DataConfig, split: str) -> Source:
     return _divide(config, split, builder.info.splits.keys(), lambda name: open_split(builder, name))
 
 
+def describe_source(config: DataConfig) -> str:
+    """Says which version of its data a source has: of emoji, the font's and Unicode's; "" for all others."""
+    return describe_emoji(config.emoji).description if config.name == "emoji" else ""
+
+
 def split_names(config: DataConfig) -> tuple[str, ...]:
     """The splits of a source; without "validation" if no training images are held out."""
     return SPLITS if _held_out(config) else ("train", "test")

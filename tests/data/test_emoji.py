@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -8,7 +9,7 @@ from igpt_jax.config import DataConfig, EmojiConfig
 from igpt_jax.data.builders import describe_emoji
 from igpt_jax.data.builders.emoji import base
 from igpt_jax.data.prepared import prepare
-from igpt_jax.data.sources import load_source
+from igpt_jax.data.sources import describe_source, load_source
 from igpt_jax.errors import InputError
 
 LISTED = """\
@@ -114,6 +115,25 @@ def test_what_the_font_has_is_drawn_once_and_split_by_base(config):
     assert sum(map(len, bases)) == len(set.union(*bases)) == 12
     assert [len(part) for part in bases] == [10, 1, 1]
     assert "Unicode 15.0's emoji as Noto Color Emoji, Version 2." in builder.info.description
+
+
+@needs_font
+def test_a_source_says_which_font_drew_it():
+    assert "Noto Color Emoji, Version 2." in describe_source(DataConfig(name="emoji"))
+    assert describe_source(DataConfig(name="digits")) == ""
+
+
+@needs_font
+def test_drawings_have_the_side_that_was_asked_for(config):
+    large = dataclasses.replace(config, emoji=dataclasses.replace(config.emoji, side=128))
+    splits, builder = records(large)
+    assert builder.info.full_name != records(config)[1].info.full_name
+    small = {record["emoji"]: record["image"] for part in records(config)[0].values() for record in part}
+    for part in splits.values():
+        for record in part:
+            assert record["image"].shape == (128, 128, 3)
+            shrunk = record["image"].reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+            assert np.abs(shrunk - small[record["emoji"]]).mean() < 2  # the same drawing
 
 
 @needs_font
