@@ -2,16 +2,18 @@
 
 import dataclasses
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
-from igpt_jax.config import DataConfig, ParallelConfig
+from igpt_jax.config import DataConfig, ModelConfig, ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.storage import as_path
 from igpt_jax.types import Params
 from igpt_jax.weights.load import load
@@ -39,7 +41,14 @@ def load_model(options: flags.FlagValues) -> Loaded:
     model, params, palette = load(options.workdir or options.weights, palette=options.palette, mesh=mesh)
     if options.dtype:
         model = ImageGPT(dataclasses.replace(model.config, dtype=options.dtype))
+    say_slow_dtype(model.config, mesh)
     return Loaded(model, params, palette, mesh)
+
+
+def say_slow_dtype(config: ModelConfig, mesh: Mesh) -> None:
+    """Says in one line that bfloat16 is for accelerators, where it runs on a CPU."""
+    if config.dtype == "bfloat16" and mesh.devices.flat[0].platform == "cpu" and is_primary_process():
+        print("bfloat16 is for accelerators; on this CPU, float32 is faster", file=sys.stderr, flush=True)
 
 
 def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[list[str], np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags
 
 from igpt_jax.commands.evaluate import evaluate, is_probed, measure_accuracy, restore
+from igpt_jax.commands.inputs import say_slow_dtype
 from igpt_jax.commands.probes import probe_scalars
 from igpt_jax.commands.report import report
 from igpt_jax.commands.run import Run
@@ -78,6 +79,7 @@ def train(
         return scalars | (probe_scalars(run, params) if is_probed(run) else {})
 
     _say_warmup(run)
+    say_slow_dtype(run.config.model, run.mesh)
     state = fit(
         run.config,
         run.workdir,

@@ -52,6 +52,12 @@ def bert(tmp_path_factory):
     return directory
 
 
+def test_bfloat16_on_a_cpu_is_remarked_on_once(workdir, tmp_path, capsys):
+    for dtype, remarks in (("bfloat16", 1), ("float32", 0)):
+        assert igpt("sample", f"--workdir={workdir}", "--n=1", f"--dtype={dtype}", f"--out={tmp_path / dtype}") == 0
+        assert capsys.readouterr().err.count("bfloat16 is for accelerators; on this CPU, float32 is faster") == remarks
+
+
 def test_a_run_leaves_its_measurements_and_its_pictures(workdir):
     evaluation = json.loads((workdir / "evaluation.json").read_text())
     assert evaluation["step"] == 30
