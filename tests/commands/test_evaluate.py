@@ -130,7 +130,7 @@ def test_an_origin_is_measured_on_the_configs_data_in_a_work_dir_of_its_own(orig
     assert igpt(*arguments, f"--config.initialize_from={origin / 'checkpoints' / '7'}") == 0
     found = json.loads((workdir / "evaluation.json").read_text())
     assert found["step"] == 7
-    assert set(found) == {"step", "images", "nats_per_token", "probe", "wall_seconds"}
+    assert set(found) == {"step", "images", "training_images", "nats_per_token", "probe", "wall_seconds"}
     assert (workdir / "report" / "probe_by_layer.png").exists()
     model, params, palette = ig.load(origin)
     assert ig.Palette.load(workdir / "palette.npy") == palette

@@ -79,7 +79,8 @@ def test_a_run_starts_as_the_origin_and_measures_accuracy_and_no_probes(finetune
     assert not any("probe" in name for line in lines for name in line)
     best = max(measured, key=lambda line: line["validation/accuracy"])["step"]
     assert evaluation["step"] == best
-    assert set(evaluation) == {"step", "images", "nats_per_token", "accuracy", "accuracy_vote", "wall_seconds"}
+    expected = {"step", "images", "training_images", "nats_per_token", "accuracy", "accuracy_vote", "wall_seconds"}
+    assert set(evaluation) == expected
     assert (finetuned / "report" / "infills.png").exists()
 
 
