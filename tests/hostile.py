@@ -130,7 +130,7 @@ def _parse(draw, case, program, settings):
     path.write_text(program)
     argv = ["igpt_jax", f"--config={path}", f"--workdir={case / 'workdir'}", *settings]
     try:
-        parsed, _ = command_line._parse(command_flags("train", argv), argv)
+        parsed, _ = command_line._parse("train", command_flags("train", argv), argv)
     finally:
         path.unlink()
     return dataclasses.asdict(parsed)
