@@ -2,17 +2,17 @@
 
 import argparse
 import pathlib
-import re
 from typing import Any
 
 from igpt_jax.errors import InputError
+from igpt_jax.storage import is_address
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
 
 
 def local_directory(text: str) -> pathlib.Path:
     """Reads a directory of this machine, for argparse; an address such as gs://bucket/runs is refused."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+    if is_address(text):
         raise argparse.ArgumentTypeError(f"{text} is no directory of this machine; experiments keep their runs on one")
     return pathlib.Path(text)
 

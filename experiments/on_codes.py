@@ -16,7 +16,6 @@ It does not say which learning rate, so this is the rate of Table 5 for 48x48.
 
 import ml_collections
 
-from experiments import scales
 from experiments.arguments import read_arguments
 from experiments.recipe import RECIPES, add_ingredients
 from experiments.table5_pretrain import pretraining_config
@@ -31,7 +30,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     """
     chosen = read_arguments(
         arguments,
-        scale=("miniature", *(scale for scale in scales.SCALES if scale != "miniature")),
+        scale=("miniature", "paper"),
         codes="runs/codes",
         codec="runs/codec",
         resolution=16,

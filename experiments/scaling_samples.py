@@ -42,7 +42,7 @@ def frechet_distances(
         network = open_network(features, "clean", make_mesh(ParallelConfig()), BATCH_SIZE)
         images, _ = ig.load_images(data, "test", resolution=resolution)
         held_out = Statistics.of(network.features(images), network.name)
-        for workdir in track(missing, "samples", len(missing), "run", lambda _: 1):
+        for workdir in track(missing, "samples", len(missing), "run"):
             samples = ig.sample(ig.load(workdir), SAMPLES, batch_size=BATCH_SIZE)
             write_json(workdir / DISTANCE, compare({"samples": samples}, held_out, network, Measures(("fid",))))
     return [json.loads((workdir / DISTANCE).read_text())["samples"]["fid"] for workdir in workdirs]

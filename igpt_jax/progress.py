@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import tqdm
-
 FIRST_SECONDS, SECONDS = 5, 30  # in a log: until the first line, and between any two
 
 T = TypeVar("T")
@@ -31,6 +29,8 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
     Yields:
       A function to call with the number of units that have been done since the last call.
     """
+    import tqdm  # not at the top of the file, since every command imports this one, and --help shows no progress
+
     hidden = not _is_primary_process()
     bar = tqdm.tqdm(
         total=total,

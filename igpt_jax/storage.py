@@ -43,9 +43,14 @@ def as_path(place: str | os.PathLike) -> pathlib.Path:
     text = os.fspath(place)
     if text.startswith(BUCKETS):
         return _bucket_path(text)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+    if is_address(text):
         raise InputError(f"{text} is no path; of all addresses, only those like gs://BUCKET/PATH are supported")
     return pathlib.Path(place)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address such as gs://bucket/run, or meant as one, and no path of this machine."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text))
 
 
 def in_bucket(path: pathlib.Path) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -17,6 +18,11 @@ _SAMPLE = 2**17  # distinct colors, at most, that k-means++ chooses its centers 
 _GREEDY = 4096  # centers, at most, for which k-means++ is greedy: each center is the best of several candidates
 _LEAST_GAIN = 1e-4  # the fit stops when an iteration lowers the inertia by a smaller fraction
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # Rec. 709
+
+
+def psnr(mean_squared_error: float) -> float:
+    """Returns the peak signal-to-noise ratio of levels 0-255, in dB; infinite for no error."""
+    return float(10 * np.log10(255**2 / mean_squared_error)) if mean_squared_error > 0 else math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +97,8 @@ def fit(
     palette = Palette(centers[np.argsort(centers @ _LUMINANCE, kind="stable")] / 127.5 - 1)
     nearest, distances = _nearest(points, 127.5 * (palette.colors.astype(np.float64) + 1))
     mean_squared_error = float(counts @ distances) / counts.sum() / 3
-    psnr = 10 * np.log10(255**2 / mean_squared_error) if mean_squared_error > 0 else np.inf
     dead = size - len(np.unique(nearest))
-    return palette, Report(mean_squared_error, float(psnr), dead, tuple(inertia), int(counts.sum()))
+    return palette, Report(mean_squared_error, psnr(mean_squared_error), dead, tuple(inertia), int(counts.sum()))
 
 
 def _sample(points: np.ndarray, counts: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,10 +28,10 @@ def load_images(
     order: Order,
     source: PixelSource | FileSource,
     augmentation: Augmentation,
-    finish: Finish,
     *,
     batch_size: int,
     max_skipped: int,
+    finish: Finish = lambda dataset: dataset,
 ) -> Iterator[HostBatch]:
     """Loads one image for each position from `start` up to `stop`, as a pure function of the position.
 
@@ -44,9 +44,9 @@ def load_images(
       order: chooses the image and the seed of a position.
       source: the images.
       augmentation: what happens to each image.
-      finish: applied to the dataset of batches of {"image", "label", "index"}.
       batch_size: images in a batch.
       max_skipped: how many images that cannot be decoded are skipped before it fails.
+      finish: applied to the dataset of batches of {"image", "label", "index"}; by default it leaves them as they are.
 
     Yields:
       What `finish` makes of the batches, as numpy arrays.  The last batch may be smaller.

@@ -7,7 +7,7 @@ import numpy as np
 from igpt_jax.cores import CORES
 from igpt_jax.data.augment import Augmentation
 from igpt_jax.data.loading import Order, load_images, numpy_batches
-from igpt_jax.data.records import Source, TokenSource
+from igpt_jax.data.records import FileSource, PixelSource, Source, TokenSource
 from igpt_jax.data.tensorflow import tf
 from igpt_jax.data.tokenizer import Codec, Tokenizer
 from igpt_jax.errors import InputError
@@ -63,11 +63,9 @@ def image_batches(
     seed: int,
     batch_size: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
     max_skipped: int = 0,
 ) -> Iterator[HostBatch]:
-    """Streams the images of `batches` instead of their tokens, for training a codec.
+    """Streams the images of `batches` instead of their tokens, in a single process, for training a codec.
 
     Args:
       source: the images; not a token source.
@@ -75,8 +73,6 @@ def image_batches(
       seed: as for `batches`.
       batch_size: as for `batches`.
       start_step: as for `batches`.
-      process_index: as for `batches`.
-      process_count: as for `batches`.
       max_skipped: as for `batches`.
 
     Yields:
@@ -85,19 +81,10 @@ def image_batches(
     Raises:
       InputError: the source holds tokens, or as in `batches`.
     """
-    if isinstance(source, TokenSource):
-        raise InputError("this source holds tokens, not images; name the source of the images")
-    order, local_size = _training_order(len(source), seed, batch_size, process_index, process_count)
-    return load_images(
-        start_step * local_size,
-        tf.int64.max,
-        order,
-        source,
-        augmentation,
-        finish=lambda dataset: dataset,
-        batch_size=local_size,
-        max_skipped=max_skipped,
-    )
+    pixels = _with_pixels(source)
+    order, _ = _training_order(len(pixels), seed, batch_size, process_index=0, process_count=1)
+    span = (start_step * batch_size, tf.int64.max)
+    return load_images(*span, order, pixels, augmentation, batch_size=batch_size, max_skipped=max_skipped)
 
 
 def _training_order(
@@ -183,25 +170,22 @@ def originals(
     Raises:
       InputError: the source holds tokens, or as in `batches`.
     """
-    if isinstance(source, TokenSource):
-        raise InputError("this source holds tokens, not images; name the source of the images")
-    in_order, images = _in_order(len(source), 0), len(source)
+    pixels, images = _with_pixels(source), len(source)
+    in_order = _in_order(images, 0)
 
     def shuffled(position: tf.Tensor, skipped: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
         key = tf.random.stateless_uniform((2,), (shuffle_seed, 0), minval=None, maxval=None, dtype=tf.int64)
         return in_order(tf.random.experimental.index_shuffle((position + skipped) % images, key, images - 1))
 
     order = in_order if shuffle_seed is None else shuffled
-    return load_images(
-        0,
-        images,
-        order,
-        source,
-        augmentation,
-        finish=lambda dataset: dataset,
-        batch_size=batch_size,
-        max_skipped=max_skipped,
-    )
+    return load_images(0, images, order, pixels, augmentation, batch_size=batch_size, max_skipped=max_skipped)
+
+
+def _with_pixels(source: Source) -> PixelSource | FileSource:
+    """Returns a source of images, and raises InputError for one of tokens."""
+    if isinstance(source, TokenSource):
+        raise InputError("this source holds tokens, not images; name the source of the images")
+    return source
 
 
 def _in_order(images: int, seed: int) -> Order:
@@ -224,9 +208,7 @@ def _tokens(
     if isinstance(source, TokenSource):
         return _stored_tokens(span, order, source, palette, augmentation, batch_size)
     if isinstance(palette, Codec):
-        images = load_images(
-            *span, order, source, augmentation, finish=lambda x: x, batch_size=batch_size, max_skipped=max_skipped
-        )
+        images = load_images(*span, order, source, augmentation, batch_size=batch_size, max_skipped=max_skipped)
         return ({"tokens": palette.encode(batch.pop("image"))} | batch for batch in images)
     table = tf.constant(palette.table)
 
@@ -242,9 +224,9 @@ def _tokens(
         order,
         source,
         augmentation,
-        finish=lambda dataset: dataset.map(encode),
         batch_size=batch_size,
         max_skipped=max_skipped,
+        finish=lambda dataset: dataset.map(encode),
     )
 
 

@@ -17,6 +17,7 @@ from igpt_jax.codes.codec import Codec, quantize
 from igpt_jax.codes.config import CodecConfig
 from igpt_jax.codes.network import Decoder, Encoder, to_floats
 from igpt_jax.codes.quantize import Codebook, first_codebook, update_codebook
+from igpt_jax.data.kmeans import psnr
 from igpt_jax.parallel.mesh import put_batch, replicated
 from igpt_jax.progress import progress
 from igpt_jax.storage import Mirror, absolute
@@ -180,7 +181,7 @@ def measure(codec: Codec, batches: Iterator[HostBatch]) -> dict[str, Any]:
     return {
         "images": images,
         "mean_squared_error": error,
-        "psnr": float(10 * np.log10(255**2 / error)) if error else float("inf"),
+        "psnr": psnr(error),
         "codes_used": float(100 * (counts_k > 0).mean()),
         "perplexity": float(perplexity(jnp.asarray(counts_k / counts_k.sum()))),
     }

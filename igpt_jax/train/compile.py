@@ -25,7 +25,6 @@ def compile_train_step(
     state: TrainState,
     batch: Mapping[str, Any],
     hbm_bytes: float | None,
-    remat: str = "",
 ) -> tuple[Compiled, str]:
     """Compiles the training step of a config: its objective, its microbatches, and the `remat` that fits.
 
@@ -36,7 +35,6 @@ def compile_train_step(
       state: arrays, or shapes with shardings.
       batch: arrays, or shapes with shardings.
       hbm_bytes: bytes of a device's memory; None if unknown, and then everything fits.
-      remat: the policy, or "auto"; "" takes the config's.
 
     Returns:
       The compiled step, and the remat policy that it was compiled with.
@@ -51,8 +49,7 @@ def compile_train_step(
         step_function = jit_train_step(model, optimizer, objective, config.seed, mesh, microbatches)
         return step_function.lower(state, batch).compile()
 
-    model = dataclasses.replace(config.model, remat=remat) if remat else config.model
-    return compile_to_fit(compile_with, model, hbm_bytes)
+    return compile_to_fit(compile_with, config.model, hbm_bytes)
 
 
 def compile_to_fit(

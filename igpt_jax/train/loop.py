@@ -1,6 +1,7 @@
 """The training loop: batches in, metrics, evaluations and checkpoints out, whatever interrupts it."""
 
 import contextlib
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -90,8 +91,9 @@ def fit(
         batches = stack.enter_context(announcing_stalls(device_batches))
         first_batch = next(batches)
         batches = itertools.chain([first_batch], batches)
-        remat = remembered_remat(workdir, config, mesh)
-        step_function, remat = compile_train_step(config, optimizer, mesh, state, first_batch, device_memory(), remat)
+        remembered = dataclasses.replace(config.model, remat=remembered_remat(workdir, config, mesh))
+        step_config = dataclasses.replace(config, model=remembered)
+        step_function, remat = compile_train_step(step_config, optimizer, mesh, state, first_batch, device_memory())
         remember_remat(workdir, config, mesh, remat)
 
         record = stack.enter_context(contextlib.closing(Record(config, workdir, state, schedule, device_batches)))

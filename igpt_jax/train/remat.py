@@ -1,5 +1,6 @@
 """Remembers what `model.remat=auto` has chosen, so that a run that goes on compiles its step only once."""
 
+import contextlib
 import json
 import pathlib
 from typing import Any
@@ -24,12 +25,10 @@ def remembered_remat(workdir: pathlib.Path, config: RunConfig, mesh: Mesh) -> st
         return config.model.remat
     chosen = -1
     if is_primary_process() and (workdir / FILE).exists():
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: it is chosen anew
             note = json.loads((workdir / FILE).read_text())
             if note["circumstances"] == _circumstances(config, mesh):
                 chosen = REMAT.index(note["remat"])
-        except (ValueError, KeyError, TypeError):  # damaged: it is chosen anew
-            chosen = -1
     (chosen,) = broadcast_from_primary(np.array([chosen]))
     return "auto" if chosen < 0 else REMAT[chosen]
 

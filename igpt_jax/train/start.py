@@ -35,4 +35,5 @@ def beginning(
 
 def checkpoint_place(path: str) -> tuple[pathlib.Path, int]:
     """The workdir and the step of WORKDIR/checkpoints/STEP."""
-    return as_path(path).parents[1], int(as_path(path).name)
+    place = as_path(path)
+    return place.parents[1], int(place.name)

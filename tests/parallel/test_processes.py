@@ -70,14 +70,14 @@ def alone(tmp_path_factory):
     ],
 )
 def test_processes_train_evaluate_and_sample_as_one_does(count, devices, data, model, slices, alone, tmp_path):
-    train_as_one_does(count, devices, (data, model, slices), alone, tmp_path, tmp_path / "found.npz")
+    assert_train_as_one_does(count, devices, (data, model, slices), alone, tmp_path, tmp_path / "found.npz")
 
 
 def test_processes_train_in_a_bucket_as_one_does_on_disk(alone, place, tmp_path):
-    train_as_one_does(2, 1, (2, 1, 1), alone, as_path(place), tmp_path / "found.npz")
+    assert_train_as_one_does(2, 1, (2, 1, 1), alone, as_path(place), tmp_path / "found.npz")
 
 
-def train_as_one_does(count, devices, mesh, alone, workdir, out):
+def assert_train_as_one_does(count, devices, mesh, alone, workdir, out):
     program = ["-m", "tests.parallel.program", workdir, *mesh]
     outcome = start(count, devices, lambda _, option: [*program, option, out])
     assert [status for status, _, _ in outcome] == [0] * count, outcome
