@@ -49,7 +49,6 @@ from igpt_jax.config import ModelConfig, default_config
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
 from igpt_jax.model.flops import CHIPS, matmul_parameters, training_flops
-from igpt_jax.search import best, search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Scale:
     shapes: tuple[tuple[int, int, int], ...]  # layers, width, heads, from small to large
     budgets: tuple[float, ...]  # FLOPs of forward and backward passes
     held_out_budget: float
-    rates: dict[str, tuple[float, ...]]  # by recipe; tried upwards until one is worse than the one before
+    rates: dict[str, tuple[float, ...]]  # to try, by recipe
 
 
 SIZES_PER_BUDGET = 6  # budget i takes the sizes i to i + 5
@@ -79,8 +78,8 @@ SCALES = {
             *((1, 16, 1), (2, 16, 1), (2, 24, 2), (3, 32, 2), (3, 40, 2)),
             *((4, 48, 4), (4, 64, 4), (5, 80, 4), (6, 96, 6)),
         ),
-        budgets=(3e11, 1e12, 3e12, 1e13),
-        held_out_budget=3e13,
+        budgets=(2e11, 6e11, 2e12, 6e12),
+        held_out_budget=2e13,
         rates={
             "paper": (1.5e-3, 3e-3, 6e-3, 12e-3, 24e-3),
             "modern": (0.4e-3, 0.8e-3, 1.5e-3, 3e-3, 6e-3),
@@ -274,7 +273,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
     results = directory / "results"
     facts = {"command": command, "seed": SEED, "machine": machine(), "scale": name}
 
-    rules = {recipe: searched_rule(searching, name, recipe) for recipe in RECIPES}
+    rules = searched_rules(searching, name)
     write_json(results / "rates.json", facts | {recipe: dataclasses.asdict(rule) for recipe, rule in rules.items()})
     settings = [(recipe, scale.resolutions[0]) for recipe in RECIPES]
     settings += [("paper", resolution) for resolution in scale.resolutions[1:]]
@@ -315,19 +314,27 @@ def measure(options: argparse.Namespace, command: str) -> None:
     write_results(results, facts, fitted, held_out)
 
 
-def searched_rule(scheduler: Scheduler, name: str, recipe: str) -> PowerLaw:
-    """Searches the rates of three widths at the smallest budget, and fits a rule to them."""
-    scale, found = SCALES[name], {}
-    for size in SEARCHED_SIZES:
-
-        def held_out(rate: float, size: int = size) -> float:
-            run = Run(name, recipe, scale.resolutions[0], scale.budgets[0], size, rate)
-            job = dataclasses.replace(run.job, name=f"{run.job.name}-{rate:g}")
-            scheduler.make_all([job])
-            return -nats_per_token(Result(job, scheduler.directory, SEARCHING_SEED))
-
-        found[scale.shapes[size][1]] = best(search(scale.rates[recipe], held_out))
-    return power_law(list(found), list(found.values()))
+def searched_rules(scheduler: Scheduler, name: str) -> dict[str, PowerLaw]:
+    """Tries all rates on three widths at the smallest budget, and fits a rule for each recipe to the best ones."""
+    scale = SCALES[name]
+    tried = [
+        Run(name, recipe, scale.resolutions[0], scale.budgets[0], size, rate)
+        for recipe in RECIPES
+        for size in SEARCHED_SIZES
+        for rate in scale.rates[recipe]
+    ]
+    jobs = [dataclasses.replace(run.job, name=f"{run.job.name}-{run.rate:g}") for run in tried]
+    scheduler.make_all(jobs)
+    losses = [nats_per_token(Result(job, scheduler.directory, SEARCHING_SEED)) for job in jobs]
+    best: dict[tuple[str, int], tuple[float, float]] = {}
+    for run, loss in zip(tried, losses, strict=True):
+        key = run.recipe, scale.shapes[run.size][1]
+        best[key] = min(best.get(key, (math.inf, math.nan)), (loss, run.rate))
+    rules = {}
+    for recipe in RECIPES:
+        found = {width: rate for (of, width), (_, rate) in best.items() if of == recipe}
+        rules[recipe] = power_law(list(found), list(found.values()))
+    return rules
 
 
 def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:

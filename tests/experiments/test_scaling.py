@@ -81,7 +81,7 @@ def finished(tmp_path):
             finish(tmp_path, run, 0, LAW(matmul_parameters(run.model), run.tokens))
     for recipe in ("paper", "modern"):
         for size in scaling.SEARCHED_SIZES:
-            for rate in scale.rates[recipe][:3]:
+            for rate in scale.rates[recipe]:
                 run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[0], size, rate)
                 nats = 2 + abs(math.log(rate / scale.rates[recipe][1]))
                 finish(tmp_path / "search", run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
