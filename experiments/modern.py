@@ -78,7 +78,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.data.name, config.steps = chosen["data"], chosen["steps"] or steps
     config.optimizer.learning_rate = chosen["rate"]
     if chosen["size"] != "small":
-        config.model.dtype, config.model.remat = "bfloat16", "full"
+        config.model.dtype, config.model.remat = "bfloat16", "auto"
     if images:
         config.data.batch_size = 32
         config.data.fold_validation = True  # all options are chosen, so the validation images train the model too

@@ -29,7 +29,7 @@ def pretraining_of(arguments: dict[str, Any]) -> RunConfig:
     if (origin / CONFIG).exists() and (origin / "checkpoints").exists():
         return read_config(origin)[0]
     size, resolution, objective = (arguments[name] for name in ("size", "resolution", "objective"))
-    computed: dict[str, Any] = {"resolution": resolution, "dtype": "bfloat16", "remat": "full"}
+    computed: dict[str, Any] = {"resolution": resolution, "dtype": "bfloat16", "remat": "auto"}
     return RunConfig(
         model=dataclasses.replace(SIZES[size], objective=objective, **computed),
         data=DataConfig(name=""),

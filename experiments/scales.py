@@ -63,7 +63,7 @@ def base_config(size: str, resolution: int, objective: str, scale: str) -> ml_co
     config.model.layers, config.model.width, config.model.heads = network.layers, network.width, network.heads
     if scale == "paper":
         config.model.resolution = resolution
-        config.model.dtype, config.model.remat = "bfloat16", "full"
+        config.model.dtype, config.model.remat = "bfloat16", "auto"
         config.data.name = "imagenet2012"
         config.data.batch_size = 64 if size == "xl" else 128
         return config
