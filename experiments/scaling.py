@@ -9,8 +9,8 @@ parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, 
 "miniature" has squares of photographs, of which there are always new ones, and takes a few hours on two CPU cores.
 "paper" has ImageNet at 32x32.
 
-1. On held-out images, the learning rate is searched for three widths at the smallest budget.  A power law of the width
-   gives the rates of all other runs.
+1. On held-out images, the learning rate is searched for three widths, each at a budget that suits it.  A power law of
+   the width gives the rates of all other runs.
 2. All budgets and sizes run, for both recipes; and for the paper's recipe at a second resolution.
 3. The laws are fitted.  They predict the loss of one run of a larger budget.  The prediction is written to
    prediction.json before this run starts.
@@ -75,14 +75,14 @@ SCALES = {
         batch_size=16,
         resolutions=(12, 8),
         shapes=(
-            *((1, 16, 1), (2, 16, 1), (2, 24, 2), (3, 32, 2), (3, 40, 2)),
-            *((4, 48, 4), (4, 64, 4), (5, 80, 4), (6, 96, 6)),
+            *((1, 8, 1), (1, 12, 1), (1, 16, 1), (2, 16, 1), (2, 24, 2)),
+            *((3, 32, 2), (3, 40, 2), (4, 48, 4), (4, 64, 4), (5, 80, 4)),
         ),
         budgets=(2e11, 6e11, 2e12, 6e12),
         held_out_budget=2e13,
         rates={
-            "paper": (1.5e-3, 3e-3, 6e-3, 12e-3, 24e-3),
-            "modern": (0.4e-3, 0.8e-3, 1.5e-3, 3e-3, 6e-3),
+            "paper": (3e-3, 6e-3, 12e-3, 24e-3),
+            "modern": (0.8e-3, 1.5e-3, 3e-3, 6e-3, 12e-3),
         },
     ),
     "paper": Scale(
@@ -101,8 +101,8 @@ SCALES = {
     ),
 }
 SLICES = (("v5e:4x4", "TPU v5 lite", 16), ("v5p:2x2x4", "TPU v5", 16), ("v6e:8x8", "TPU v6 lite", 64))
-SEARCHED_SIZES = (1, 3, 5)
-FEATURES_SIZE = 5  # of the network whose features compare samples
+SEARCHED_CELLS = ((0, 3), (1, 4), (2, 5))  # budgets and sizes whose rates are searched: where the best sizes may lie
+FEATURES_SIZE = 7  # of the network whose features compare samples
 SEED, SEARCHING_SEED, FEATURES_SEED = 0, 10, 20
 MUON_RATE = 40  # Muon's learning rate as a multiple of Adam's
 WARMUP = 0.05  # fraction of the steps
@@ -144,6 +144,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         config.model.unroll = layers
         config.evaluate.batch_size = 64
         config.log_every = max(1, config.steps // 20)
+        config.evaluate.probe.l2 = (1e-4,)  # the probe goes on to other strengths as long as they are better
     else:
         config.model.dtype, config.model.remat = "bfloat16", "auto"
         config.checkpoint_every = 10_000
@@ -315,12 +316,12 @@ def measure(options: argparse.Namespace, command: str) -> None:
 
 
 def searched_rules(scheduler: Scheduler, name: str) -> dict[str, PowerLaw]:
-    """Tries all rates on three widths at the smallest budget, and fits a rule for each recipe to the best ones."""
+    """Tries all rates on three cells of the grid, and fits a rule for each recipe to the best ones."""
     scale = SCALES[name]
     tried = [
-        Run(name, recipe, scale.resolutions[0], scale.budgets[0], size, rate)
+        Run(name, recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
         for recipe in RECIPES
-        for size in SEARCHED_SIZES
+        for budget, size in SEARCHED_CELLS
         for rate in scale.rates[recipe]
     ]
     jobs = [dataclasses.replace(run.job, name=f"{run.job.name}-{run.rate:g}") for run in tried]

@@ -52,7 +52,7 @@ def test_a_power_law_of_rates_is_inverted():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [("size=9", "give 0 to 8"), ("size=8,flops=1e6", "not enough for one step")]
+    ("arguments", "message"), [("size=10", "give 0 to 9"), ("size=8,flops=1e6", "not enough for one step")]
 )
 def test_what_cannot_run_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
@@ -80,9 +80,9 @@ def finished(tmp_path):
         for run in grid("miniature", recipe, resolution, rule):
             finish(tmp_path, run, 0, LAW(matmul_parameters(run.model), run.tokens))
     for recipe in ("paper", "modern"):
-        for size in scaling.SEARCHED_SIZES:
+        for budget, size in scaling.SEARCHED_CELLS:
             for rate in scale.rates[recipe]:
-                run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[0], size, rate)
+                run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
                 nats = 2 + abs(math.log(rate / scale.rates[recipe][1]))
                 finish(tmp_path / "search", run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
         for size in range(len(scale.shapes)):
