@@ -28,7 +28,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config = default_codec_config()
     config.steps = chosen["steps"]
     config.resolution = 128
-    config.learning_rate = 2e-3
     config.checkpoint_every = 500
     config.network.factor = int(chosen["factor"])
     config.network.quantizer = chosen["quantizer"]

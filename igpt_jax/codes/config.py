@@ -70,7 +70,8 @@ class CodecConfig:
     seed: int = 0  # of all random numbers
     steps: int = 10_000
     resolution: int = 128  # side of the pictures, in pixels
-    learning_rate: float = 1e-3  # Adam's peak, after a warm-up of a twentieth of the steps; then a cosine to 0
+    learning_rate: float = 2e-3  # Adam's peak, after a warm-up of a twentieth of the steps; then a cosine to 0
+    muon_learning_rate: float = 0.02  # peak of Muon, which updates the kernels between hidden layers
     commitment: float = 0.25  # "vq": weight of the loss that keeps latents near their code vectors
     decay: float = 0.99  # "vq": of the moving averages that the code vectors are
     log_every: int = 50
@@ -89,11 +90,11 @@ class CodecConfig:
             raise InputError(
                 f"resolution={self.resolution} is no multiple of network.factor={self.network.factor}; set it to {near}"
             )
-        if self.learning_rate <= 0 or self.commitment < 0 or not 0 < self.decay < 1:
-            raise InputError(
-                f"learning_rate={self.learning_rate} must be positive, commitment={self.commitment} at least 0, and "
-                f"decay={self.decay} in (0, 1)"
-            )
+        for name in ("learning_rate", "muon_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name}={getattr(self, name)} must be positive")
+        if self.commitment < 0 or not 0 < self.decay < 1:
+            raise InputError(f"commitment={self.commitment} must be at least 0, and decay={self.decay} in (0, 1)")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CodecConfig":

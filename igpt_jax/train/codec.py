@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -56,9 +57,25 @@ def first_state(config: CodecConfig, optimizer: optax.GradientTransformation) ->
 
 
 def make_optimizer(config: CodecConfig) -> optax.GradientTransformation:
-    """Adam, with a warm-up of a twentieth of the steps and a cosine to 0."""
-    warmup = max(1, config.steps // 20)
-    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps))
+    """Muon for the kernels between hidden layers, and Adam for all other parameters.
+
+    Both rates have a warm-up of a twentieth of the steps and a cosine to 0.
+    """
+    schedule = functools.partial(
+        optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=max(1, config.steps // 20), decay_steps=config.steps
+    )
+    return optax.contrib.muon(
+        schedule(config.muon_learning_rate),
+        adam_learning_rate=schedule(config.learning_rate),
+        muon_weight_dimension_numbers=functools.partial(jax.tree.map_with_path, _matrix_axes),
+    )
+
+
+def _matrix_axes(path: tuple[Any, ...], kernel: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+    """Which axes of a kernel are the rows and the columns of a matrix; None for what is not between hidden layers."""
+    if kernel.ndim == 1 or path[-2].key in ("patches", "latents"):
+        return None
+    return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 def train_step(

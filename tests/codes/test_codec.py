@@ -118,11 +118,27 @@ def train(workdir, config, preemption=None):
 def test_every_parameter_gets_a_gradient(quantizer):
     config = training(quantizer)
     optimizer = make_optimizer(config)
-    state = first_state(config, optimizer)
-    for step in range(3):  # the blocks start as the identity
+    state = first = first_state(config, optimizer)
+    for step in range(4):  # the first rate is 0, and the blocks start as the identity
         state, _ = jax.jit(train_step, static_argnums=(0, 1))(config, optimizer, state, pictures(8, seed=step))
-    for path, moment in jax.tree.leaves_with_path(state.opt_state[0].mu):
-        assert np.abs(moment).max() > 0, jax.tree_util.keystr(path)
+    before, after = (dict(jax.tree.leaves_with_path(of.params)) for of in (first, state))
+    for path, value in before.items():
+        assert np.any(after[path] != value), jax.tree_util.keystr(path)
+
+
+def test_muon_updates_the_matrices_between_hidden_layers():
+    """Its updates have singular values near the rate, times sqrt(outputs / inputs) if that is above 1."""
+    config = training("fsq", learning_rate=1e-9, muon_learning_rate=0.1)
+    optimizer = make_optimizer(config)
+    first = first_state(config, optimizer)
+    state = first
+    for step in range(2):  # the first rate is 0
+        state, _ = jax.jit(train_step, static_argnums=(0, 1))(config, optimizer, state, pictures(8, seed=step))
+    moved = jax.tree.map(lambda new, old: np.asarray(new - old), state.params, first.params)
+    kernel = moved["encoder"]["block_0_0"]["second"]["kernel"]  # 3x3 convolution
+    values = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)
+    assert 0.06 < np.median(values) < 0.13
+    assert np.abs(moved["encoder"]["patches"]["kernel"]).max() < 1e-6
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZED)
@@ -168,6 +184,7 @@ def test_the_perplexity_of_equal_shares_is_their_number():
         ({"network": {"quantizer": "pq"}}, "is none of fsq, vq"),
         ({"resolution": 100}, "no multiple of network.factor=8; set it to 96"),
         ({"decay": 1.0}, "in \\(0, 1\\)"),
+        ({"muon_learning_rate": 0.0}, "muon_learning_rate=0.0 must be positive"),
         ({"stepz": 1}, "did you mean steps"),
     ],
 )
