@@ -38,14 +38,14 @@ def rows(scale: str) -> list[Row]:
         job = pretraining(size, "ar", scale)
         for step in steps(scale):
             name, setting = f"iGPT-{size.upper()}", f"after {step:,} steps"
-            nats, accuracy = _at(step, 0), _at(step, 1)
+            nats, accuracy = measured_at(step, 0), measured_at(step, 1)
             all_rows.append(Row(name, setting, unit="nats/token", job=job, read=nats, key=f"{size}-{step}-nats"))
             all_rows.append(Row(name, setting, job=job, read=accuracy, key=f"{size}-{step}-probe"))
     return all_rows
 
 
-def _at(step: int, which: int) -> Callable[[Result], float]:
-    """Reads the nats per token (which=0) or the probe accuracy (which=1) after a step."""
+def measured_at(step: int, which: int) -> Callable[[Result], float]:
+    """Returns a function that reads the nats per token (which=0) or the probe accuracy (which=1) after a step."""
 
     def read(result: Result) -> float:
         return result.checkpoints()[step][which]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import claims, figure3_loss_and_probe, paper
+from experiments import claims, figure3_loss_and_probe, longer_bert, paper, scales
 from experiments.reproduce import TABLES, main, table_modules
 from experiments.runs import Job, in_order
 from experiments.scheduler import Scheduler, Task
@@ -38,6 +38,19 @@ def test_a_run_is_made_once_and_after_what_it_needs(scale):
     apart = [runs_of(scale, table) for table in TABLES]
     assert set(runs) == set().union(*apart)
     assert sum(map(len, apart)) > 1.5 * len(runs)  # the tables share many of them
+
+
+def test_the_longer_bert_run_is_measured_where_its_rows_read():
+    rows = rows_of("longer_bert", "miniature")
+    config = longer_bert.get_config()
+    steps = [int(row.key) for row in rows if row.unit == "nats/token"]
+    assert steps == list(range(config.evaluate.every, config.steps + 1, config.evaluate.every))
+    assert config.steps == 8 * scales.STEPS
+    assert len({row.key for row in rows}) == len(rows)
+    tuned = {row.job.name: dict(row.job.inputs)["from"].name for row in rows if row.setting == "fine-tuned"}
+    assert set(tuned.values()) == {"pretrain-longer-bert-l32", "pretrain-ar-l32"}
+    with pytest.raises(InputError, match="in the miniature alone"):
+        rows_of("longer_bert", "paper")
 
 
 def test_tables_that_are_read_from_the_same_runs_need_no_more():
