@@ -23,16 +23,17 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
       InputError: an argument is not known.
     """
     chosen = read_arguments(
-        arguments, data=("emoji", "photographs"), factor=("8", "4"), quantizer=("fsq", "vq"), steps=4000
+        arguments, data=("emoji", "photographs"), factor=("8", "4"), quantizer=("fsq", "vq"), steps=2800
     )
     config = default_codec_config()
     config.steps = chosen["steps"]
     config.resolution = 128
     config.checkpoint_every = 500
+    config.network.width = 48
     config.network.factor = int(chosen["factor"])
     config.network.quantizer = chosen["quantizer"]
     config.data.name = chosen["data"]
     config.data.emoji.side = 128
-    config.data.augmentation = "flip" if chosen["data"] == "emoji" else "auto"
+    config.data.augmentation = "pad_crop_flip" if chosen["data"] == "emoji" else "auto"
     config.data.batch_size = 16
     return config
