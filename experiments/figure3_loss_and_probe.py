@@ -9,11 +9,11 @@ loss (2.0895, 2.0614, 2.0466 at the end, by its released code); this held-out lo
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import scales
-from experiments.runs import Result
+from experiments.runs import measured_at
 from experiments.table5_pretrain import get_config, pretraining
 from experiments.tables import Row
 from igpt_jax.report.curves import plot_curves
@@ -42,15 +42,6 @@ def rows(scale: str) -> list[Row]:
             all_rows.append(Row(name, setting, unit="nats/token", job=job, read=nats, key=f"{size}-{step}-nats"))
             all_rows.append(Row(name, setting, job=job, read=accuracy, key=f"{size}-{step}-probe"))
     return all_rows
-
-
-def measured_at(step: int, which: int) -> Callable[[Result], float]:
-    """Returns a function that reads the nats per token (which=0) or the probe accuracy (which=1) after a step."""
-
-    def read(result: Result) -> float:
-        return result.checkpoints()[step][which]
-
-    return read
 
 
 def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,8 +16,7 @@ import ml_collections
 
 from experiments import scales
 from experiments.arguments import read_arguments
-from experiments.figure3_loss_and_probe import measured_at
-from experiments.runs import Job, accuracy, accuracy_vote, probe_accuracy, probe_vote
+from experiments.runs import Job, accuracy, accuracy_vote, measured_at, probe_accuracy, probe_vote
 from experiments.table1_probe import probing
 from experiments.table3_finetune import tuning
 from experiments.table5_pretrain import pretraining, pretraining_config
@@ -69,5 +68,6 @@ def rows(scale: str) -> list[Row]:
 
 def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draws the held-out loss over training."""
-    points = [(float(row["key"]), row["mean"], row["std"] or 0.0) for row in rows if row["unit"] == "nats/token"]
-    plot_curves(path, TITLE, "steps", "test loss (nats per masked token)", {"BERT": points})
+    losses = [row for row in rows if row["unit"] == "nats/token" and row["values"]]
+    points = [(float(row["key"]), row["mean"], row["std"] or 0.0) for row in losses]
+    plot_curves(path, TITLE, "steps", "test loss (nats per masked token)", {"BERT": points} if points else {})

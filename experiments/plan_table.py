@@ -29,7 +29,7 @@ HEADER = "| run | slice | devices | GiB a device | of | remat | ms a step | boun
 def main() -> None:
     """Compiles and prints the table row by row."""
     print(HEADER)
-    print("|---" * HEADER.count(" | ") + "|---|")
+    print("|" + "---|" * (HEADER.count("|") - 1))
     for run, slices in SLICES.items():
         for topology in slices:
             print(row(run, topology), flush=True)

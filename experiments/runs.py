@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from igpt_jax.errors import InputError
@@ -143,6 +143,15 @@ def accuracy(result: Result) -> float:
 def accuracy_vote(result: Result) -> float:
     """Accuracy of a BERT model's class head, by the vote of its masks."""
     return only(result.evaluation["accuracy_vote"])
+
+
+def measured_at(step: int, which: int) -> Callable[[Result], float]:
+    """Returns a function that reads the nats per token (which=0) or the probe accuracy (which=1) after a step."""
+
+    def read(result: Result) -> float:
+        return result.checkpoints()[step][which]
+
+    return read
 
 
 def nats_per_token(result: Result) -> float:

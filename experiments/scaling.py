@@ -26,6 +26,7 @@ as high, which is the ratio of the rates that modern.py found on digits.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -317,25 +318,22 @@ def measure(options: argparse.Namespace, command: str) -> None:
 
 def searched_rules(scheduler: Scheduler, name: str) -> dict[str, PowerLaw]:
     """Tries all rates on three cells of the grid, and fits a rule for each recipe to the best ones."""
-    scale = SCALES[name]
-    tried = [
-        Run(name, recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
-        for recipe in RECIPES
-        for budget, size in SEARCHED_CELLS
-        for rate in scale.rates[recipe]
-    ]
-    jobs = [dataclasses.replace(run.job, name=f"{run.job.name}-{run.rate:g}") for run in tried]
-    scheduler.make_all(jobs)
-    losses = [nats_per_token(Result(job, scheduler.directory, SEARCHING_SEED)) for job in jobs]
-    best: dict[tuple[str, int], tuple[float, float]] = {}
-    for run, loss in zip(tried, losses, strict=True):
-        key = run.recipe, scale.shapes[run.size][1]
-        best[key] = min(best.get(key, (math.inf, math.nan)), (loss, run.rate))
-    rules = {}
-    for recipe in RECIPES:
-        found = {width: rate for (of, width), (_, rate) in best.items() if of == recipe}
-        rules[recipe] = power_law(list(found), list(found.values()))
-    return rules
+    scale, jobs = SCALES[name], {}
+    for recipe, (budget, size) in itertools.product(RECIPES, SEARCHED_CELLS):
+        for rate in scale.rates[recipe]:
+            job = Run(name, recipe, scale.resolutions[0], scale.budgets[budget], size, rate).job
+            jobs[recipe, size, rate] = dataclasses.replace(job, name=f"{job.name}-{rate:g}")
+    scheduler.make_all(list(jobs.values()))
+
+    def best_rate(recipe: str, size: int) -> float:
+        def held_out(rate: float) -> float:
+            return nats_per_token(Result(jobs[recipe, size, rate], scheduler.directory, SEARCHING_SEED))
+
+        return min(scale.rates[recipe], key=held_out)
+
+    sizes = [size for _, size in SEARCHED_CELLS]
+    widths = [scale.shapes[size][1] for size in sizes]
+    return {recipe: power_law(widths, [best_rate(recipe, size) for size in sizes]) for recipe in RECIPES}
 
 
 def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:

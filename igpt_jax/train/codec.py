@@ -59,7 +59,8 @@ def first_state(config: CodecConfig, optimizer: optax.GradientTransformation) ->
 def make_optimizer(config: CodecConfig) -> optax.GradientTransformation:
     """Muon for the kernels between hidden layers, and Adam for all other parameters.
 
-    Both rates have a warm-up of a twentieth of the steps and a cosine to 0.
+    Both rates have a warm-up of a twentieth of the steps and a cosine to 0. Every device has all parameters, so optax's
+    Muon serves here; `optimizer.muon` is for stacks of matrices that are split over a mesh.
     """
     schedule = functools.partial(
         optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=max(1, config.steps // 20), decay_steps=config.steps

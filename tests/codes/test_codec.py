@@ -114,27 +114,25 @@ def train(workdir, config, preemption=None):
     return fit(config, workdir, batches_from, mesh, preemption or Preemption())
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZED)
-def test_every_parameter_gets_a_gradient(quantizer):
-    config = training(quantizer)
+def moved_by(config, steps):
+    """How far some steps of training move every parameter."""
     optimizer = make_optimizer(config)
     state = first = first_state(config, optimizer)
-    for step in range(4):  # the first rate is 0, and the blocks start as the identity
+    for step in range(steps):
         state, _ = jax.jit(train_step, static_argnums=(0, 1))(config, optimizer, state, pictures(8, seed=step))
-    before, after = (dict(jax.tree.leaves_with_path(of.params)) for of in (first, state))
-    for path, value in before.items():
-        assert np.any(after[path] != value), jax.tree_util.keystr(path)
+    return jax.tree.map(lambda new, old: np.asarray(new - old), state.params, first.params)
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZED)
+def test_every_parameter_gets_a_gradient(quantizer):
+    moved = moved_by(training(quantizer), steps=4)  # the first rate is 0, and the blocks start as the identity
+    for path, difference in jax.tree.leaves_with_path(moved):
+        assert np.any(difference != 0), jax.tree_util.keystr(path)
 
 
 def test_muon_updates_the_matrices_between_hidden_layers():
     """Its updates have singular values near the rate, times sqrt(outputs / inputs) if that is above 1."""
-    config = training("fsq", learning_rate=1e-9, muon_learning_rate=0.1)
-    optimizer = make_optimizer(config)
-    first = first_state(config, optimizer)
-    state = first
-    for step in range(2):  # the first rate is 0
-        state, _ = jax.jit(train_step, static_argnums=(0, 1))(config, optimizer, state, pictures(8, seed=step))
-    moved = jax.tree.map(lambda new, old: np.asarray(new - old), state.params, first.params)
+    moved = moved_by(training("fsq", learning_rate=1e-9, muon_learning_rate=0.1), steps=2)  # the first rate is 0
     kernel = moved["encoder"]["block_0_0"]["second"]["kernel"]  # 3x3 convolution
     values = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)
     assert 0.06 < np.median(values) < 0.13

@@ -10,6 +10,7 @@ from experiments import scaling
 from experiments.runs import FINISHED, work_directory
 from experiments.scaling import SCALES, get_config, grid, main
 from experiments.scaling_law import PowerLaw, Surface, power_law
+from experiments.scheduler import Scheduler
 from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.flops import matmul_parameters, training_flops
@@ -114,6 +115,21 @@ def test_finished_runs_become_the_law_that_they_follow_and_a_prediction_is_never
         path.name for path in (finished / "results").glob("*.png")
     }
     assert "inside" in (finished / "results" / "table.md").read_text()
+
+
+def test_two_sizes_of_one_width_are_searched_apart(tmp_path):
+    scale = SCALES["paper"]
+    wanted = {3: 1, 4: 2, 5: 1}  # by size: which rate is best; sizes 3 and 4 are equally wide
+    for recipe in ("paper", "modern"):
+        for budget, size in scaling.SEARCHED_CELLS:
+            for rate in scale.rates[recipe]:
+                run = scaling.Run("paper", recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
+                nats = 3 - 0.5 * budget + abs(math.log(rate / scale.rates[recipe][wanted[size]]))
+                finish(tmp_path, run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
+    rules = scaling.searched_rules(Scheduler(tmp_path, (scaling.SEARCHING_SEED,), "validation", 1, {}), "paper")
+    for recipe, rule in rules.items():
+        best = [scale.rates[recipe][which] for which in wanted.values()]
+        assert rule == power_law([scale.shapes[size][1] for size in wanted], best)
 
 
 def test_the_paper_scale_is_listed_with_its_costs(capsys):
