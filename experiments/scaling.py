@@ -42,8 +42,18 @@ from experiments.benchmark.measure import machine
 from experiments.recipe import RECIPES, add_ingredients
 from experiments.runs import Job, Result, nats_per_token, probe_accuracy, work_directory
 from experiments.scaling_figures import draw_isoflops, draw_optima, draw_surface
-from experiments.scaling_law import Optimum, Point, PowerLaw, bootstrap, fit_surface, optima, optimal_growth, power_law
-from experiments.scaling_samples import frechet_distances
+from experiments.scaling_law import (
+    Optimum,
+    Point,
+    PowerLaw,
+    bootstrap,
+    fit_surface,
+    lowest,
+    optima,
+    optimal_growth,
+    power_law,
+)
+from experiments.scaling_measures import frechet_distances, nats_on_new_squares
 from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import ModelConfig, default_config
@@ -57,20 +67,23 @@ class Scale:
     """The sizes, budgets and data of one scale."""
 
     data: str
+    endless: bool  # whether the data are random squares, of which no run sees one twice
     colors: int
     images: int  # in an epoch
     batch_size: int
     resolutions: tuple[int, ...]  # the second one has the paper's recipe alone
     shapes: tuple[tuple[int, int, int], ...]  # layers, width, heads, from small to large
     budgets: tuple[float, ...]  # FLOPs of forward and backward passes
+    smallest: tuple[int, ...]  # of each budget, the first of its six sizes
     held_out_budget: float
     rates: dict[str, tuple[float, ...]]  # to try, by recipe
 
 
-SIZES_PER_BUDGET = 6  # budget i takes the sizes i to i + 5
+SIZES_PER_BUDGET = 6
 SCALES = {
     "miniature": Scale(
         data="photographs",
+        endless=True,
         colors=64,
         images=4096,
         batch_size=16,
@@ -80,6 +93,7 @@ SCALES = {
             *((3, 32, 2), (3, 40, 2), (4, 48, 4), (4, 64, 4), (5, 80, 4)),
         ),
         budgets=(2e11, 6e11, 2e12, 6e12),
+        smallest=(0, 1, 3, 4),
         held_out_budget=2e13,
         rates={
             "paper": (3e-3, 6e-3, 12e-3, 24e-3),
@@ -88,6 +102,7 @@ SCALES = {
     ),
     "paper": Scale(
         data="imagenet2012",
+        endless=False,
         colors=512,
         images=1_229_934,
         batch_size=128,
@@ -97,6 +112,7 @@ SCALES = {
             *((24, 768, 12), (24, 1024, 8), (36, 1024, 8), (36, 1280, 10), (48, 1536, 16)),
         ),
         budgets=(1e18, 3e18, 1e19, 3e19, 1e20),
+        smallest=(0, 1, 2, 3, 4),
         held_out_budget=3e20,
         rates={"paper": (1e-3, 2e-3, 4e-3, 8e-3), "modern": (0.2e-3, 0.4e-3, 0.8e-3, 1.5e-3)},
     ),
@@ -205,8 +221,8 @@ def grid(name: str, recipe: str, resolution: int, rule: PowerLaw) -> list[Run]:
     scale = SCALES[name]
     return [
         Run(name, recipe, resolution, flops, size, rule(scale.shapes[size][1]))
-        for i, flops in enumerate(scale.budgets)
-        for size in range(i, min(i + SIZES_PER_BUDGET, len(scale.shapes)))
+        for flops, smallest in zip(scale.budgets, scale.smallest, strict=True)
+        for size in range(smallest, smallest + SIZES_PER_BUDGET)
     ]
 
 
@@ -282,7 +298,13 @@ def measure(options: argparse.Namespace, command: str) -> None:
     grids = {setting: grid(name, *setting, rules[setting[0]]) for setting in settings}
     scheduler.make_all([run.job for runs in grids.values() for run in runs])
 
-    losses = {setting: _points(runs, directory, nats_per_token) for setting, runs in grids.items()}
+    losses = {
+        (recipe, resolution): [
+            run.point(nats)
+            for run, nats in zip(runs, _nats([run.job for run in runs], scheduler, scale, resolution), strict=True)
+        ]
+        for (recipe, resolution), runs in grids.items()
+    }
     larger = {
         recipe: held_out_run(name, recipe, optima(losses[recipe, scale.resolutions[0]]), rules[recipe])
         for recipe in RECIPES
@@ -296,7 +318,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
     held_out = {}
     for recipe, run in larger.items():
         predicted = json.loads((results / f"prediction-{recipe}.json").read_text())["nats_per_token"]
-        reached = nats_per_token(Result(run.job, directory, SEED))
+        (reached,) = _nats([run.job], scheduler, scale, run.resolution)
         held_out[recipe] = {"size": run.size, "predicted": predicted, "reached": reached}
 
     networks = {resolution: _features_job(name, resolution, rules["paper"]) for resolution in scale.resolutions}
@@ -318,22 +340,21 @@ def measure(options: argparse.Namespace, command: str) -> None:
 
 def searched_rules(scheduler: Scheduler, name: str) -> dict[str, PowerLaw]:
     """Tries all rates on three cells of the grid, and fits a rule for each recipe to the best ones."""
-    scale, jobs = SCALES[name], {}
+    scale, rates, nats = SCALES[name], {}, {}
     for recipe, (budget, size) in itertools.product(RECIPES, SEARCHED_CELLS):
-        for rate in scale.rates[recipe]:
-            job = Run(name, recipe, scale.resolutions[0], scale.budgets[budget], size, rate).job
-            jobs[recipe, size, rate] = dataclasses.replace(job, name=f"{job.name}-{rate:g}")
-    scheduler.make_all(list(jobs.values()))
-
-    def best_rate(recipe: str, size: int) -> float:
-        def held_out(rate: float) -> float:
-            return nats_per_token(Result(jobs[recipe, size, rate], scheduler.directory, SEARCHING_SEED))
-
-        return min(scale.rates[recipe], key=held_out)
-
+        runs = [
+            Run(name, recipe, scale.resolutions[0], scale.budgets[budget], size, rate) for rate in scale.rates[recipe]
+        ]
+        rates[recipe, size] = [dataclasses.replace(run.job, name=f"{run.job.name}-{run.rate:g}") for run in runs]
+    scheduler.make_all([job for jobs in rates.values() for job in jobs])
+    for (recipe, size), jobs in rates.items():
+        nats[recipe, size] = _nats(jobs, scheduler, scale, scale.resolutions[0])
     sizes = [size for _, size in SEARCHED_CELLS]
     widths = [scale.shapes[size][1] for size in sizes]
-    return {recipe: power_law(widths, [best_rate(recipe, size) for size in sizes]) for recipe in RECIPES}
+    return {
+        recipe: power_law(widths, [lowest(scale.rates[recipe], nats[recipe, size]) for size in sizes])
+        for recipe in RECIPES
+    }
 
 
 def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:
@@ -341,6 +362,16 @@ def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:
     scale = SCALES[name]
     rate = rule(scale.shapes[FEATURES_SIZE][1])
     return Run(name, "paper", resolution, scale.budgets[-1], FEATURES_SIZE, rate).job
+
+
+def _nats(jobs: Sequence[Job], scheduler: Scheduler, scale: Scale, resolution: int) -> list[float]:
+    """The held-out losses of finished jobs of one resolution."""
+    seed = scheduler.seeds[0]
+    if scale.endless:
+        workdirs = [work_directory(job, scheduler.directory, seed) for job in jobs]
+        searching = scheduler.split == "validation"
+        return nats_on_new_squares(workdirs, scale.data, resolution, searching=searching)
+    return [nats_per_token(Result(job, scheduler.directory, seed)) for job in jobs]
 
 
 def _points(runs: Sequence[Run], directory: pathlib.Path, read: Callable[[Result], float]) -> list[Point]:

@@ -102,6 +102,14 @@ def optimum(points: Sequence[Point]) -> Optimum:
     return Optimum(points[0].flops, math.exp(best), math.exp(np.polyval(tokens, best)), value, bool(inside))
 
 
+def lowest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Finds the best learning rate: the minimum of a parabola in the logarithm of the rate, between the rates tried."""
+    curvature, slope, _ = np.polyfit(np.log(rates), losses, 2)
+    if curvature <= 0:
+        return rates[int(np.argmin(losses))]
+    return float(np.clip(math.exp(-slope / (2 * curvature)), min(rates), max(rates)))
+
+
 def power_law(xs: Sequence[float], ys: Sequence[float]) -> PowerLaw:
     """Fits a power law by least squares in logarithms."""
     exponent, intercept = np.polyfit(np.log(xs), np.log(ys), 1)
