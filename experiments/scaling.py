@@ -9,15 +9,21 @@ parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, 
 "miniature" has squares of photographs, of which there are always new ones, and takes a few hours on two CPU cores.
 "paper" has ImageNet at 32x32.
 
-1. On held-out images, the learning rate is searched for three widths, each at a budget that suits it.  A power law of
-   the width gives the rates of all other runs.
+1. The learning rate is searched for three sizes, each at a budget that suits it.  A power law of the width gives the
+   rates of all other runs.
 2. All budgets and sizes run, for both recipes; and for the paper's recipe at a second resolution.
 3. The laws are fitted.  They predict the loss of one run of a larger budget.  The prediction is written to
-   prediction.json before this run starts.
+   prediction-*.json before this run starts.
 4. That run is made, and everything is written to results/.  `python -m igpt_jax plan --flops=1e20 --law=FILE` takes
    its law-*.json.
 
 The best size is found for three metrics: held-out loss, the probe's accuracy, and the Fréchet distance of samples.
+The held-out loss of the miniature is that of new squares of the training photographs.  On other parts of the
+photographs, which the probe and the samples are measured by, it soon stops falling: ten photographs do not teach what
+is in an eleventh.
+
+Every run that was measured is in results/search.json or results/runs.json, and is not made again.  To go on with
+another machine's results, copy its results/ into the workdir first.
 
 As a config, its arguments are size (a number in the list of sizes), flops (of forward and backward passes), resolution,
 recipe=paper|modern, scale, and rate, the peak learning rate.  In the modern recipe, rate is Adam's; Muon's is 40 times
@@ -40,8 +46,7 @@ import ml_collections
 from experiments.arguments import local_directory, read_arguments
 from experiments.benchmark.measure import machine
 from experiments.recipe import RECIPES, add_ingredients
-from experiments.runs import Job, Result, nats_per_token, probe_accuracy, work_directory
-from experiments.scaling_figures import draw_isoflops, draw_optima, draw_surface
+from experiments.runs import Job, Result, nats_per_token, probe_accuracy, raw_pixels, untrained, work_directory
 from experiments.scaling_law import (
     Optimum,
     Point,
@@ -53,12 +58,13 @@ from experiments.scaling_law import (
     optimal_growth,
     power_law,
 )
-from experiments.scaling_measures import frechet_distances, nats_on_new_squares
+from experiments.scaling_measures import frechet_distance, nats_on_new_squares
+from experiments.scaling_records import recorded
+from experiments.scaling_results import write_results
 from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import ModelConfig, default_config
 from igpt_jax.errors import InputError
-from igpt_jax.files import atomic_write
 from igpt_jax.model.flops import CHIPS, matmul_parameters, training_flops
 
 
@@ -290,71 +296,65 @@ def measure(options: argparse.Namespace, command: str) -> None:
     scheduler = Scheduler(directory, (SEED,), "test", options.jobs, environment)
     results = directory / "results"
     facts = {"command": command, "seed": SEED, "machine": machine(), "scale": name}
+    rules = searched_rules(name, searching, results / "search.json")
 
-    rules = searched_rules(searching, name)
-    write_json(results / "rates.json", facts | {recipe: dataclasses.asdict(rule) for recipe, rule in rules.items()})
+    def measured(runs: Sequence[Run]) -> list[dict[str, Any]]:
+        features = _features_job(name, runs[0].resolution, rules["paper"])
+
+        def prepare() -> Callable[[Result], dict[str, Any]]:
+            featuring.make_all([features])
+            return _measures(scale, runs[0].resolution, work_directory(features, featuring.directory, FEATURES_SEED))
+
+        return recorded(results / "runs.json", [run.job for run in runs], scheduler, prepare)
+
     settings = [(recipe, scale.resolutions[0]) for recipe in RECIPES]
     settings += [("paper", resolution) for resolution in scale.resolutions[1:]]
-    grids = {setting: grid(name, *setting, rules[setting[0]]) for setting in settings}
-    scheduler.make_all([run.job for runs in grids.values() for run in runs])
-
-    losses = {
-        (recipe, resolution): [
-            run.point(nats)
-            for run, nats in zip(runs, _nats([run.job for run in runs], scheduler, scale, resolution), strict=True)
-        ]
-        for (recipe, resolution), runs in grids.items()
-    }
-    larger = {
-        recipe: held_out_run(name, recipe, optima(losses[recipe, scale.resolutions[0]]), rules[recipe])
-        for recipe in RECIPES
-    }
-    for recipe, run in larger.items():
+    fitted, held_out = {}, {}
+    for recipe, resolution in settings:
+        runs = grid(name, recipe, resolution, rules[recipe])
+        fitted[recipe, resolution] = _law(runs, measured(runs))
+    for recipe in RECIPES:
+        law = fitted[recipe, scale.resolutions[0]]
+        run = held_out_run(name, recipe, law["optima"], rules[recipe])
         prediction = results / f"prediction-{recipe}.json"
         if not prediction.exists():  # it is never written again
-            predicted = fit_surface(losses[recipe, run.resolution])(matmul_parameters(run.model), run.tokens)
+            predicted = law["surface"](matmul_parameters(run.model), run.tokens)
             write_json(prediction, {"run": dataclasses.asdict(run), "nats_per_token": predicted})
-    scheduler.make_all([run.job for run in larger.values()])
-    held_out = {}
-    for recipe, run in larger.items():
-        predicted = json.loads((results / f"prediction-{recipe}.json").read_text())["nats_per_token"]
-        (reached,) = _nats([run.job], scheduler, scale, run.resolution)
-        held_out[recipe] = {"size": run.size, "predicted": predicted, "reached": reached}
-
-    networks = {resolution: _features_job(name, resolution, rules["paper"]) for resolution in scale.resolutions}
-    featuring.make_all(list(networks.values()))
-    fitted = {}
-    for (recipe, resolution), runs in grids.items():
-        errors = _points(runs, directory, lambda result: 100 - probe_accuracy(result))
-        workdirs = [work_directory(run.job, directory, SEED) for run in runs]
-        features = work_directory(networks[resolution], featuring.directory, FEATURES_SEED)
-        distances = frechet_distances(workdirs, features, scale.data, resolution)
-        fitted[recipe, resolution] = _law(losses[recipe, resolution]) | {
-            "probe_errors": errors,
-            "probe_optima": optima(errors),
-            "frechet_distances": (points := [run.point(one) for run, one in zip(runs, distances, strict=True)]),
-            "frechet_optima": optima(points),
+        held_out[recipe] = {
+            "size": run.size,
+            "predicted": json.loads(prediction.read_text())["nats_per_token"],
+            "reached": measured([run])[0]["nats_per_token"],
         }
     write_results(results, facts, fitted, held_out)
 
 
-def searched_rules(scheduler: Scheduler, name: str) -> dict[str, PowerLaw]:
-    """Tries all rates on three cells of the grid, and fits a rule for each recipe to the best ones."""
-    scale, rates, nats = SCALES[name], {}, {}
-    for recipe, (budget, size) in itertools.product(RECIPES, SEARCHED_CELLS):
-        runs = [
-            Run(name, recipe, scale.resolutions[0], scale.budgets[budget], size, rate) for rate in scale.rates[recipe]
-        ]
-        rates[recipe, size] = [dataclasses.replace(run.job, name=f"{run.job.name}-{run.rate:g}") for run in runs]
-    scheduler.make_all([job for jobs in rates.values() for job in jobs])
-    for (recipe, size), jobs in rates.items():
-        nats[recipe, size] = _nats(jobs, scheduler, scale, scale.resolutions[0])
-    sizes = [size for _, size in SEARCHED_CELLS]
-    widths = [scale.shapes[size][1] for size in sizes]
-    return {
-        recipe: power_law(widths, [lowest(scale.rates[recipe], nats[recipe, size]) for size in sizes])
-        for recipe in RECIPES
+def searched_rules(name: str, scheduler: Scheduler, records: pathlib.Path) -> dict[str, PowerLaw]:
+    """Tries all rates on three cells of the grid, and fits a rule for each recipe to the best ones.
+
+    The searched runs are kept in `records`, the rules beside it in rates.json.
+    """
+    scale = SCALES[name]
+    resolution = scale.resolutions[0]
+    jobs = {
+        (recipe, size, rate): dataclasses.replace(job, name=f"{job.name}-{rate:g}")
+        for recipe, (budget, size) in itertools.product(RECIPES, SEARCHED_CELLS)
+        for rate in scale.rates[recipe]
+        for job in [Run(name, recipe, resolution, scale.budgets[budget], size, rate).job]
     }
+
+    def prepare() -> Callable[[Result], dict[str, Any]]:
+        nats = _loss(scale, resolution, searching=True)
+        return lambda result: {"nats_per_token": nats(result)}
+
+    measured = recorded(records, list(jobs.values()), scheduler, prepare)
+    nats = {cell: values["nats_per_token"] for cell, values in zip(jobs, measured, strict=True)}
+    rules = {}
+    for recipe in RECIPES:
+        rates, sizes = scale.rates[recipe], [size for _, size in SEARCHED_CELLS]
+        best = [lowest(rates, [nats[recipe, size, rate] for rate in rates]) for size in sizes]
+        rules[recipe] = power_law([scale.shapes[size][1] for size in sizes], best)
+    write_json(records.with_name("rates.json"), {recipe: dataclasses.asdict(rule) for recipe, rule in rules.items()})
+    return rules
 
 
 def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:
@@ -364,115 +364,52 @@ def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:
     return Run(name, "paper", resolution, scale.budgets[-1], FEATURES_SIZE, rate).job
 
 
-def _nats(jobs: Sequence[Job], scheduler: Scheduler, scale: Scale, resolution: int) -> list[float]:
-    """The held-out losses of finished jobs of one resolution."""
-    seed = scheduler.seeds[0]
-    if scale.endless:
-        workdirs = [work_directory(job, scheduler.directory, seed) for job in jobs]
-        searching = scheduler.split == "validation"
-        return nats_on_new_squares(workdirs, scale.data, resolution, searching=searching)
-    return [nats_per_token(Result(job, scheduler.directory, seed)) for job in jobs]
+def _loss(scale: Scale, resolution: int, *, searching: bool) -> Callable[[Result], float]:
+    """Returns a function that measures the held-out loss of a finished run, in nats per token."""
+    if not scale.endless:
+        return nats_per_token
+    nats = nats_on_new_squares(scale.data, resolution, searching=searching)
+    return lambda result: nats(work_directory(result.job, result.directory, result.seed))
 
 
-def _points(runs: Sequence[Run], directory: pathlib.Path, read: Callable[[Result], float]) -> list[Point]:
-    return [run.point(read(Result(run.job, directory, SEED))) for run in runs]
+def _measures(scale: Scale, resolution: int, features: pathlib.Path) -> Callable[[Result], dict[str, Any]]:
+    """Returns a function that measures a finished run of the grid."""
+    nats = _loss(scale, resolution, searching=False)
+    distance = frechet_distance(features, scale.data, resolution)
+    return lambda result: {
+        "nats_per_token": nats(result),
+        "nats_per_token_of_test_images": nats_per_token(result),
+        "probe_accuracy": probe_accuracy(result),
+        "probe_of_raw_pixels": raw_pixels(result),
+        "probe_of_the_untrained_network": untrained(result),
+        "frechet_distance": distance(work_directory(result.job, result.directory, result.seed)),
+    }
 
 
-def _law(points: list[Point]) -> dict[str, Any]:
-    """The held-out losses of finished runs, and everything that is fitted to them."""
-    best = optima(points)
+def _law(runs: Sequence[Run], measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The measurements of one recipe's runs, and everything that is fitted to them."""
+
+    def points(read: Callable[[dict[str, Any]], float]) -> list[Point]:
+        return [run.point(read(values)) for run, values in zip(runs, measured, strict=True)]
+
+    losses = points(lambda values: values["nats_per_token"])
+    errors = points(lambda values: 100 - values["probe_accuracy"])
+    distances = points(lambda values: values["frechet_distance"])
+    best = optima(losses)
     parameters_law, tokens_law = optimal_growth(best)
     return {
-        "points": points,
+        "points": losses,
         "optima": best,
         "parameters_coefficient": parameters_law.coefficient,
         "parameters_exponent": parameters_law.exponent,
         "tokens_exponent": tokens_law.exponent,
-        "intervals": bootstrap(points, seed=SEED),
-        "surface": fit_surface(points),
+        "intervals": bootstrap(losses, seed=SEED),
+        "surface": fit_surface(losses),
+        "probe_errors": errors,
+        "probe_optima": optima(errors),
+        "frechet_distances": distances,
+        "frechet_optima": optima(distances),
     }
-
-
-def write_results(
-    directory: pathlib.Path,
-    facts: dict[str, Any],
-    fitted: dict[tuple[str, int], dict[str, Any]],
-    held_out: dict[str, dict[str, float]],
-) -> None:
-    """Writes results.json, table.md and the figures."""
-    plain = {
-        f"{recipe}, {resolution}x{resolution}": {name: _plain(value) for name, value in law.items()}
-        for (recipe, resolution), law in fitted.items()
-    }
-    write_json(directory / "results.json", facts | {"laws": plain, "held_out": held_out})
-    for (recipe, resolution), law in fitted.items():
-        budgets = [best.flops for best in law["optima"]]
-        growth = {"coefficient": law["parameters_coefficient"], "exponent": law["parameters_exponent"]}
-        write_json(directory / f"law-{recipe}-{resolution}.json", growth | {"budgets": (min(budgets), max(budgets))})
-    with atomic_write(directory / "table.md") as partial:
-        partial.write_text(table(fitted, held_out))
-    for (recipe, resolution), law in fitted.items():
-        title = f"{recipe} recipe, {resolution}x{resolution}"
-        draw_isoflops(directory / f"isoflops-{recipe}-{resolution}.png", title, law["points"])
-        draw_surface(directory / f"surface-{recipe}-{resolution}.png", title, law["points"], law["surface"])
-    draw_optima(directory / "optima.png", {f"{r}, {s}x{s}": law["optima"] for (r, s), law in fitted.items()})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-
-
-def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dict[str, float]]) -> str:
-    """Formats the laws as Markdown."""
-    lines = [
-        "# Scaling laws in miniature",
-        "",
-        "N is the number of parameters in matmuls, D the number of tokens, C the FLOPs. Intervals hold 90 % of the",
-        "bootstrap's draws.",
-        "",
-        "| recipe, resolution | best N grows as C^ | interval | best D grows as C^ | interval | E | minima inside |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    named = {f"{recipe}, {resolution}x{resolution}": law for (recipe, resolution), law in fitted.items()}
-    for name, law in named.items():
-        inside = sum(best.inside for best in law["optima"])
-        cells = [
-            name,
-            f"{law['parameters_exponent']:.2f}",
-            _interval(law["intervals"].parameters),
-            f"{law['tokens_exponent']:.2f}",
-            _interval(law["intervals"].tokens),
-            f"{law['surface'].irreducible:.3f}",
-            f"{inside} of {len(law['optima'])}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| recipe, resolution | C | best N | tokens a parameter | loss | best N for the probe | for samples |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, law in named.items():
-        for best_loss, *others in zip(law["optima"], law["probe_optima"], law["frechet_optima"], strict=True):
-            cells = [
-                name,
-                f"{best_loss.flops:.0e}",
-                f"{best_loss.parameters:,.0f}",
-                f"{best_loss.tokens / best_loss.parameters:,.0f}",
-                f"{best_loss.value:.4f}",
-                *(f"{other.parameters:,.0f}" if other.inside else "outside" for other in others),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| recipe | held-out budget: predicted | reached | difference |", "|---|---|---|---|"]
-    for recipe, row in held_out.items():
-        off = 100 * (row["reached"] / row["predicted"] - 1)
-        lines.append(f"| {recipe} | {row['predicted']:.4f} | {row['reached']:.4f} | {off:+.1f} % |")
-    return "\n".join(lines) + "\n"
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import jax
 import pytest
 
 from experiments import scaling
-from experiments.runs import FINISHED, work_directory
 from experiments.scaling import SCALES, get_config, grid, main
 from experiments.scaling_law import PowerLaw, Surface, power_law
 from experiments.scheduler import Scheduler
@@ -60,49 +59,44 @@ def test_what_cannot_run_is_refused(arguments, message):
         get_config(arguments)
 
 
-def finish(directory, run, seed, nats, name=None):
-    """Writes what a finished run leaves behind."""
-    workdir = directory / f"{name or run.job.name}-seed{seed}"
-    assert name or workdir == work_directory(run.job, directory, seed)
-    workdir.mkdir(parents=True)
-    (workdir / "frechet.json").write_text(json.dumps({"samples": {"fid": 5 * nats}}))
-    evaluation = {"step": 1, "nats_per_token": {"test": nats}, "probe": {"accuracy": 90 - 20 * (nats - 1)}}
-    (workdir / "evaluation.json").write_text(json.dumps(evaluation))
-    (workdir / FINISHED).write_text(json.dumps({"result": ".", "commands": [], "wall_seconds": 1}))
+def record(records, run, nats, name=None):
+    """Adds what is recorded of a measured run."""
+    records[name or run.job.name] = {
+        "nats_per_token": nats,
+        "probe_accuracy": 90 - 20 * (nats - 1),
+        "frechet_distance": 5 * nats,
+    }
 
 
 @pytest.fixture
-def finished(tmp_path):
-    """A directory of finished runs whose losses follow `LAW`; in the search, the second rate is the best."""
+def measured(tmp_path):
+    """A workdir with records of runs whose losses follow `LAW`; in the search, the second rate is the best."""
     scale = SCALES["miniature"]
+    runs, searched = {}, {}
     settings = [(recipe, scale.resolutions[0]) for recipe in ("paper", "modern")] + [("paper", scale.resolutions[1])]
     for recipe, resolution in settings:
-        rule = PowerLaw(scale.rates[recipe][1], 0.0)
-        for run in grid("miniature", recipe, resolution, rule):
-            finish(tmp_path, run, 0, LAW(matmul_parameters(run.model), run.tokens))
+        for run in grid("miniature", recipe, resolution, PowerLaw(1e-3, 0.0)):
+            record(runs, run, LAW(matmul_parameters(run.model), run.tokens))
     for recipe in ("paper", "modern"):
         for budget, size in scaling.SEARCHED_CELLS:
             for rate in scale.rates[recipe]:
                 run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
-                nats = 2 + abs(math.log(rate / scale.rates[recipe][1]))
-                finish(tmp_path / "search", run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
+                nats = 2 + math.log(rate / scale.rates[recipe][1]) ** 2
+                record(searched, run, nats, f"{run.job.name}-{rate:g}")
         for size in range(len(scale.shapes)):
-            run = scaling.Run(
-                "miniature", recipe, scale.resolutions[0], scale.held_out_budget, size, scale.rates[recipe][1]
-            )
-            finish(tmp_path, run, 0, LAW(matmul_parameters(run.model), run.tokens))
-    for resolution in scale.resolutions:
-        run = scaling.Run("miniature", "paper", resolution, scale.budgets[-1], scaling.FEATURES_SIZE, 3e-3)
-        finish(tmp_path / "features", run, scaling.FEATURES_SEED, 1.5, run.job.name)
+            run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.held_out_budget, size, 1e-3)
+            record(runs, run, LAW(matmul_parameters(run.model), run.tokens))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "results" / "search.json").write_text(json.dumps(searched))
     return tmp_path
 
 
-def test_finished_runs_become_the_law_that_they_follow_and_a_prediction_is_never_written_again(finished):
-    (finished / "results").mkdir()
+def test_finished_runs_become_the_law_that_they_follow_and_a_prediction_is_never_written_again(measured):
     predicted = {"run": {}, "nats_per_token": 9.0}
-    (finished / "results" / "prediction-modern.json").write_text(json.dumps(predicted))
-    assert main(["--scale=miniature", f"--workdir={finished}", "--jobs=1"]) == 0
-    results = json.loads((finished / "results" / "results.json").read_text())
+    (measured / "results" / "prediction-modern.json").write_text(json.dumps(predicted))
+    assert main(["--scale=miniature", f"--workdir={measured}", "--jobs=1"]) == 0
+    results = json.loads((measured / "results" / "results.json").read_text())
     assert len(results["laws"]) == 3
     for law in results["laws"].values():
         assert law["surface"]["irreducible"] == pytest.approx(LAW.irreducible, rel=0.02)
@@ -112,24 +106,27 @@ def test_finished_runs_become_the_law_that_they_follow_and_a_prediction_is_never
     assert paper["predicted"] == pytest.approx(paper["reached"], rel=2e-3)
     assert modern["predicted"] == 9.0
     assert {"isoflops-paper-12.png", "isoflops-modern-12.png", "optima.png", "surface-paper-8.png"} <= {
-        path.name for path in (finished / "results").glob("*.png")
+        path.name for path in (measured / "results").glob("*.png")
     }
-    assert "inside" in (finished / "results" / "table.md").read_text()
+    assert "inside" in (measured / "results" / "table.md").read_text()
 
 
 def test_two_sizes_of_one_width_are_searched_apart(tmp_path):
     scale = SCALES["paper"]
-    wanted = {3: 1, 4: 2, 5: 1}  # by size: which rate is best; sizes 3 and 4 are equally wide
+    wanted, searched = {3: 1, 4: 2, 5: 1}, {}  # by size: which rate is best; sizes 3 and 4 are equally wide
     for recipe in ("paper", "modern"):
         for budget, size in scaling.SEARCHED_CELLS:
             for rate in scale.rates[recipe]:
                 run = scaling.Run("paper", recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
-                nats = 3 - 0.5 * budget + abs(math.log(rate / scale.rates[recipe][wanted[size]]))
-                finish(tmp_path, run, scaling.SEARCHING_SEED, nats, f"{run.job.name}-{rate:g}")
-    rules = scaling.searched_rules(Scheduler(tmp_path, (scaling.SEARCHING_SEED,), "validation", 1, {}), "paper")
-    for recipe, rule in rules.items():
+                nats = 3 - 0.5 * budget + math.log(rate / scale.rates[recipe][wanted[size]]) ** 2
+                record(searched, run, nats, f"{run.job.name}-{rate:g}")
+    (tmp_path / "search.json").write_text(json.dumps(searched))
+    scheduler = Scheduler(tmp_path, (scaling.SEARCHING_SEED,), "validation", 1, {})
+    for recipe, rule in scaling.searched_rules("paper", scheduler, tmp_path / "search.json").items():
         best = [scale.rates[recipe][which] for which in wanted.values()]
-        assert rule == power_law([scale.shapes[size][1] for size in wanted], best)
+        expected = power_law([scale.shapes[size][1] for size in wanted], best)
+        assert rule.exponent == pytest.approx(expected.exponent)
+        assert rule(512) == pytest.approx(expected(512))
 
 
 def test_the_paper_scale_is_listed_with_its_costs(capsys):

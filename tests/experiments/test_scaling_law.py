@@ -12,6 +12,7 @@ from experiments.scaling_law import (
     bootstrap,
     by_budget,
     fit_surface,
+    lowest,
     optima,
     optimal_growth,
     optimum,
@@ -98,3 +99,14 @@ def test_the_parabola_passes_through_three_points():
     points = [Point(1.0, n, 1.0, value) for n, value in ((10.0, 2.0), (100.0, 1.0), (1000.0, 3.0))]
     for point in points:
         assert np.polyval(parabola(points), math.log(point.parameters)) == pytest.approx(point.value)
+
+
+def test_the_lowest_rate_is_the_vertex_of_a_parabola_kept_between_the_rates_that_were_tried():
+    rates = (1e-3, 2e-3, 4e-3, 8e-3)
+
+    def losses(best):
+        return [1 + math.log(rate / best) ** 2 for rate in rates]
+
+    assert lowest(rates, losses(3e-3)) == pytest.approx(3e-3)
+    assert lowest(rates, losses(2e-2)) == pytest.approx(8e-3)
+    assert lowest(rates, [2.0, 3.0, 3.0, 2.5]) == 1e-3
