@@ -1,12 +1,13 @@
 """Compares the speed of this package with that of other libraries, its peers, in the same run.
 
-    python -m experiments.benchmark [ENTRY ...] [--json=FILE]
+    python -m experiments.benchmark [ENTRY ...] [--out=DIRECTORY]
 
 Every entry first checks that both sides compute the same thing, and warms both up.  Then it measures them in
 alternating rounds; for training steps, each side has a process of its own.  It prints the median of each side, and the
 median of the ratios of the rounds.  The ratio is the more reliable number, since both sides of a round meet the same
 conditions; above 1, ours is faster.  The extra `test` installs the peers.  An entry whose peer is not installed is left
-out, with a message.
+out, with a message.  With --out, results are kept in a file that is named after the processor, so that those of several
+machines stand side by side; `python -m experiments.benchmark.table` prints them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -46,10 +48,10 @@ def main(arguments: list[str]) -> int:
         "entries", nargs="*", metavar="ENTRY", help=f"one of {', '.join(ENTRIES)}, or all; default: all"
     )
     parser.add_argument(
-        "--json",
-        metavar="FILE",
+        "--out",
+        metavar="DIRECTORY",
         type=pathlib.Path,
-        help="also write results to FILE; keeps other entries",
+        help="also write results to DIRECTORY/PROCESSOR.json; keeps its other entries",
     )
     options = parser.parse_args(arguments)
     if unknown := set(options.entries) - {*ENTRIES, "all"}:
@@ -60,17 +62,17 @@ def main(arguments: list[str]) -> int:
     keep_freed_memory()
     if entries == ["sample"]:
         two_devices()  # as `python -m igpt_jax sample` does
-    _measure(entries[0], options.json)
+    _measure(entries[0], options.out)
     return 0
 
 
 def _in_a_process_of_its_own(entry: str, options: argparse.Namespace) -> int:
     """Measures an entry in a new process, which memory and threads of earlier entries cannot affect."""
-    json_flag = [f"--json={options.json}"] if options.json else []
-    return subprocess.call([sys.executable, "-m", "experiments.benchmark", entry, *json_flag])
+    out = [f"--out={options.out}"] if options.out else []
+    return subprocess.call([sys.executable, "-m", "experiments.benchmark", entry, *out])
 
 
-def _measure(entry: str, path: pathlib.Path | None) -> None:
+def _measure(entry: str, out: pathlib.Path | None) -> None:
     versions = machine()
     print(", ".join(f"{name} {value}" for name, value in versions.items()), flush=True)
     module, function = ENTRIES[entry].split(":")
@@ -81,14 +83,16 @@ def _measure(entry: str, path: pathlib.Path | None) -> None:
         return
     for result in results:
         print(result.describe(), flush=True)
-    if path:
-        _write(path, entry, results, versions)
+    if out:
+        write(out, entry, results, versions)
 
 
-def _write(path: pathlib.Path, entry: str, results: list[Result], versions: dict[str, str]) -> None:
-    """Writes an entry's results to the file, in place of its earlier ones."""
+def write(out: pathlib.Path, entry: str, results: list[Result], versions: dict[str, str]) -> None:
+    """Writes an entry's results to the file of this processor, in place of its earlier ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / (re.sub(r"[^a-z0-9]+", "-", versions["processor"].lower()).strip("-") + ".json")
     table = json.loads(path.read_text()) if path.exists() else {}
-    command = f"python -m experiments.benchmark {entry} --json={path.name}"
+    command = f"python -m experiments.benchmark {entry} --out={out.name}"
     rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
     table[entry] = {"results": rows, "command": command, "versions": versions}
     with atomic_write(path) as partial:

@@ -18,6 +18,7 @@ from igpt_jax.memory import keep_freed_memory
 
 ROUNDS = 5
 SECONDS = "s, less is better"  # unit of a `Result` that is a time
+UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}  # by the processor's flag, the widest first
 PACKAGES = ("jax", "jaxlib", "flax", "tensorflow-cpu", "torch", "transformers", "scikit-learn", "numpy")
 
 
@@ -139,11 +140,12 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def machine() -> dict[str, str]:
-    """The processor, and the versions of Python and of the packages."""
+    """The processor with its widest arithmetic units, and the versions of Python and of the packages."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    wide = any("avx512f" in line for line in lines)
-    processor = (models[0] if models else platform.processor()) + (" with AVX-512" if wide else "")
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    widest = [name for flag, name in UNITS.items() if flag in flags][:1]
+    processor = " with ".join([models[0] if models else platform.processor(), *widest])
     versions = {name: _version(name) for name in PACKAGES}
     return {"processor": processor, "cores": str(os.cpu_count()), "python": platform.python_version()} | versions
 
