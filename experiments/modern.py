@@ -12,8 +12,9 @@ run from a checkpoint of such a run.
 `python -m experiments.modern` compares the two recipes on data sets that two CPU cores can learn:
 
 1. On held-out training images, it searches the learning rate of the paper's recipe, then both rates of the modern one.
-2. On test images, with three seeds, it trains the paper's recipe for all steps, for half and for a third of them; and
-   the modern one for as many and for a sixth, as branches of one long run.
+2. With three seeds, it trains the paper's recipe for all steps, for half and for a third of them; and the modern one
+   for as many and for a sixth, as branches of one long run.  It measures test images, and the loss of photographs on
+   new squares (held_out_loss.py).
 3. At a third of the steps, it adds each ingredient to the paper's recipe, and removes each from the modern one.
 4. It times a training step of all of them, in alternating rounds.
 """
@@ -23,7 +24,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -32,8 +33,9 @@ import numpy as np
 from experiments.arguments import local_directory, read_arguments
 from experiments.benchmark.measure import Side, compare, machine
 from experiments.benchmark.ours import training_step
+from experiments.held_out_loss import held_out_loss
 from experiments.recipe import INGREDIENTS, RECIPES, add_ingredients
-from experiments.runs import Job, Result, nats_per_token, probe_accuracy, raw_pixels
+from experiments.runs import Job, Result, probe_accuracy, raw_pixels
 from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import SIZES, ModelConfig, RunConfig, default_config
@@ -163,11 +165,12 @@ def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, dict[str,
       RunFailed: a job failed.
     """
     tried: dict[str, float] = {}
+    loss = held_out_loss(data, EMBEDDED[data][0], searching=True)
 
     def held_out(names: Sequence[str], steps: int, rates: dict[str, float]) -> float:
         candidate = training(data, names, steps, rates=rates, probe="last")
         scheduler.make_all([candidate])
-        nats = nats_per_token(Result(candidate, scheduler.directory, SEARCHING_SEED))
+        nats = loss(Result(candidate, scheduler.directory, SEARCHING_SEED))
         tried[candidate.name] = nats
         return -nats
 
@@ -252,20 +255,21 @@ def measure(options: argparse.Namespace, command: str) -> None:
         for data in options.data:
             named_jobs = stage(data, rates[data])
             scheduler.make_all([job for _, job in named_jobs])
-            rows.setdefault(data, []).extend(_row(name, job, directory) for name, job in named_jobs)
+            loss = held_out_loss(data, EMBEDDED[data][0])
+            rows.setdefault(data, []).extend(_row(name, job, directory, loss) for name, job in named_jobs)
             _write_results(directory / "results" / data, data, rows[data], facts)
     for data in options.data:
         _time(rows[data], data)
         _write_results(directory / "results" / data, data, rows[data], facts)
 
 
-def _row(name: str, job: Job, directory: pathlib.Path) -> dict[str, Any]:
+def _row(name: str, job: Job, directory: pathlib.Path, loss: Callable[[Result], float]) -> dict[str, Any]:
     results = [Result(job, directory, seed) for seed in SEEDS]
     config = _config(job.arguments)
     return {
         "recipe": name,
         "steps": config.steps,
-        "nats_per_token": [nats_per_token(result) for result in results],
+        "nats_per_token": [loss(result) for result in results],
         "probe": [probe_accuracy(result) for result in results],
         "raw_pixels": [raw_pixels(result) for result in results],
         "learning_rate": config.optimizer.learning_rate,

@@ -18,9 +18,8 @@ parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, 
    its law-*.json.
 
 The best size is found for three metrics: held-out loss, the probe's accuracy, and the Fréchet distance of samples.
-The held-out loss of the miniature is that of new squares of the training photographs.  On other parts of the
-photographs, which the probe and the samples are measured by, it soon stops falling: ten photographs do not teach what
-is in an eleventh.
+In the miniature, it is that of new squares of the training photographs (held_out_loss.py), while the probe and the
+samples are measured by other parts of them.
 
 Every run that was measured is in results/search.json or results/runs.json, and is not made again.  To go on with
 another machine's results, copy its results/ into the workdir first.
@@ -45,6 +44,7 @@ import ml_collections
 
 from experiments.arguments import local_directory, read_arguments
 from experiments.benchmark.measure import machine
+from experiments.held_out_loss import held_out_loss
 from experiments.recipe import RECIPES, add_ingredients
 from experiments.runs import Job, Result, nats_per_token, probe_accuracy, raw_pixels, untrained, work_directory
 from experiments.scaling_law import (
@@ -58,9 +58,9 @@ from experiments.scaling_law import (
     optimal_growth,
     power_law,
 )
-from experiments.scaling_measures import frechet_distance, nats_on_new_squares
 from experiments.scaling_records import recorded
 from experiments.scaling_results import write_results
+from experiments.scaling_samples import frechet_distance
 from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import ModelConfig, default_config
@@ -73,7 +73,6 @@ class Scale:
     """The sizes, budgets and data of one scale."""
 
     data: str
-    endless: bool  # whether the data are random squares, of which no run sees one twice
     colors: int
     images: int  # in an epoch
     batch_size: int
@@ -89,7 +88,6 @@ SIZES_PER_BUDGET = 6
 SCALES = {
     "miniature": Scale(
         data="photographs",
-        endless=True,
         colors=64,
         images=4096,
         batch_size=16,
@@ -108,7 +106,6 @@ SCALES = {
     ),
     "paper": Scale(
         data="imagenet2012",
-        endless=False,
         colors=512,
         images=1_229_934,
         batch_size=128,
@@ -343,7 +340,7 @@ def searched_rules(name: str, scheduler: Scheduler, records: pathlib.Path) -> di
     }
 
     def prepare() -> Callable[[Result], dict[str, Any]]:
-        nats = _loss(scale, resolution, searching=True)
+        nats = held_out_loss(scale.data, resolution, searching=True)
         return lambda result: {"nats_per_token": nats(result)}
 
     measured = recorded(records, list(jobs.values()), scheduler, prepare)
@@ -364,17 +361,9 @@ def _features_job(name: str, resolution: int, rule: PowerLaw) -> Job:
     return Run(name, "paper", resolution, scale.budgets[-1], FEATURES_SIZE, rate).job
 
 
-def _loss(scale: Scale, resolution: int, *, searching: bool) -> Callable[[Result], float]:
-    """Returns a function that measures the held-out loss of a finished run, in nats per token."""
-    if not scale.endless:
-        return nats_per_token
-    nats = nats_on_new_squares(scale.data, resolution, searching=searching)
-    return lambda result: nats(work_directory(result.job, result.directory, result.seed))
-
-
 def _measures(scale: Scale, resolution: int, features: pathlib.Path) -> Callable[[Result], dict[str, Any]]:
     """Returns a function that measures a finished run of the grid."""
-    nats = _loss(scale, resolution, searching=False)
+    nats = held_out_loss(scale.data, resolution)
     distance = frechet_distance(features, scale.data, resolution)
     return lambda result: {
         "nats_per_token": nats(result),

@@ -1,9 +1,7 @@
-"""What finished scaling runs are measured by beside their own evaluation: new squares, and samples."""
+"""The third metric of scaling runs: the Fréchet distance of their samples from held-out images."""
 
 import pathlib
 from collections.abc import Callable
-
-import numpy as np
 
 import igpt_jax as ig
 from igpt_jax.config import ParallelConfig
@@ -14,25 +12,6 @@ from igpt_jax.quality.statistics import Statistics
 
 SAMPLES = 1024  # of each run, since the distance depends on their number
 BATCH_SIZE = 256
-
-
-def nats_on_new_squares(data: str, resolution: int, *, searching: bool) -> Callable[[pathlib.Path], float]:
-    """Cuts squares of the training photographs that no run has seen, and returns a function that measures a run's loss.
-
-    A run on random squares never sees one twice, so this is the expected loss of its next training step: the quantity
-    that scaling laws are about.  The test images, which are other parts of the photographs, are another distribution.
-
-    Args:
-      data: a source of random squares.
-      resolution: the side of their images.
-      searching: whether learning rates are being searched.  Then the squares are others than those of the results.
-
-    Returns:
-      From the workdir of a run to nats per token.
-    """
-    images, _ = ig.load_images(data, "train", resolution=resolution)
-    squares = np.array_split(images, 2)[int(searching)]
-    return lambda workdir: float(ig.likelihood(ig.load(workdir), squares, batch_size=BATCH_SIZE).mean())
 
 
 def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Callable[[pathlib.Path], float]:
