@@ -57,6 +57,7 @@ from experiments.scaling_law import (
     optima,
     optimal_growth,
     power_law,
+    tokens_exponent,
 )
 from experiments.scaling_records import recorded
 from experiments.scaling_results import write_results
@@ -395,9 +396,11 @@ def _law(runs: Sequence[Run], measured: Sequence[dict[str, Any]]) -> dict[str, A
         "intervals": bootstrap(losses, seed=SEED),
         "surface": fit_surface(losses),
         "probe_errors": errors,
-        "probe_optima": optima(errors),
+        "probe_optima": (probe_optima := optima(errors)),
+        "probe_tokens_exponent": tokens_exponent(probe_optima),
         "frechet_distances": distances,
-        "frechet_optima": optima(distances),
+        "frechet_optima": (frechet_optima := optima(distances)),
+        "frechet_tokens_exponent": tokens_exponent(frechet_optima),
     }
 
 

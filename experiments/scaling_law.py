@@ -127,6 +127,12 @@ def optimal_growth(best: Sequence[Optimum]) -> tuple[PowerLaw, PowerLaw]:
     return power_law(flops, [one.parameters for one in best]), power_law(flops, [one.tokens for one in best])
 
 
+def tokens_exponent(best: Sequence[Optimum]) -> float:
+    """How the best number of tokens grows with the budget; NaN if fewer than three minima are inside their curves."""
+    inside = [one for one in best if one.inside]
+    return optimal_growth(inside)[1].exponent if len(inside) >= 3 else math.nan
+
+
 @dataclasses.dataclass(frozen=True)
 class Intervals:
     """How uncertain two exponents are."""

@@ -1,6 +1,7 @@
 """The tables and figures of scaling laws."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -16,10 +17,7 @@ def write_results(
     held_out: dict[str, dict[str, float]],
 ) -> None:
     """Writes results.json, table.md and the figures."""
-    plain = {
-        f"{recipe}, {resolution}x{resolution}": {name: _plain(value) for name, value in law.items()}
-        for (recipe, resolution), law in fitted.items()
-    }
+    plain = {f"{recipe}, {resolution}x{resolution}": _plain(law) for (recipe, resolution), law in fitted.items()}
     write_json(directory / "results.json", facts | {"laws": plain, "held_out": held_out})
     for (recipe, resolution), law in fitted.items():
         budgets = [best.flops for best in law["optima"]]
@@ -35,9 +33,14 @@ def write_results(
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list):
+    """Converts a value to what JSON has; NaN, for what is unknown, becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dict[str, float]]) -> str:
@@ -48,8 +51,9 @@ def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dic
         "N is the number of parameters in matmuls, D the number of tokens, C the FLOPs. Intervals hold 90 % of the",
         "bootstrap's draws.",
         "",
-        "| recipe, resolution | best N grows as C^ | interval | best D grows as C^ | interval | E | minima inside |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe, resolution | best N grows as C^ | interval | best D as C^ | interval | for the probe | for samples "
+        "| E | minima inside |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     named = {f"{recipe}, {resolution}x{resolution}": law for (recipe, resolution), law in fitted.items()}
     for name, law in named.items():
@@ -60,6 +64,8 @@ def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dic
             _interval(law["intervals"].parameters),
             f"{law['tokens_exponent']:.2f}",
             _interval(law["intervals"].tokens),
+            _exponent(law["probe_tokens_exponent"]),
+            _exponent(law["frechet_tokens_exponent"]),
             f"{law['surface'].irreducible:.3f}",
             f"{inside} of {len(law['optima'])}",
         ]
@@ -89,3 +95,7 @@ def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dic
 
 def _interval(bounds: tuple[float, float]) -> str:
     return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
+
+
+def _exponent(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.2f}"
