@@ -307,7 +307,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
 
     settings = [(recipe, scale.resolutions[0]) for recipe in RECIPES]
     settings += [("paper", resolution) for resolution in scale.resolutions[1:]]
-    fitted, held_out = {}, {}
+    fitted, larger, predictions = {}, [], []
     for recipe, resolution in settings:
         runs = grid(name, recipe, resolution, rules[recipe])
         fitted[recipe, resolution] = _law(runs, measured(runs))
@@ -318,11 +318,12 @@ def measure(options: argparse.Namespace, command: str) -> None:
         if not prediction.exists():  # it is never written again
             predicted = law["surface"](matmul_parameters(run.model), run.tokens)
             write_json(prediction, {"run": dataclasses.asdict(run), "nats_per_token": predicted})
-        held_out[recipe] = {
-            "size": run.size,
-            "predicted": json.loads(prediction.read_text())["nats_per_token"],
-            "reached": measured([run])[0]["nats_per_token"],
-        }
+        larger.append(run)
+        predictions.append(json.loads(prediction.read_text())["nats_per_token"])
+    held_out = {
+        run.recipe: {"size": run.size, "predicted": predicted, "reached": values["nats_per_token"]}
+        for run, predicted, values in zip(larger, predictions, measured(larger), strict=True)
+    }
     write_results(results, facts, fitted, held_out)
 
 
