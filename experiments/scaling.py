@@ -373,7 +373,7 @@ def _measures(scale: Scale, resolution: int, features: pathlib.Path) -> Callable
         "probe_accuracy": probe_accuracy(result),
         "probe_of_raw_pixels": raw_pixels(result),
         "probe_of_the_untrained_network": untrained(result),
-        "frechet_distance": distance(work_directory(result.job, result.directory, result.seed)),
+        **distance(work_directory(result.job, result.directory, result.seed)),
     }
 
 

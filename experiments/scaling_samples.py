@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import igpt_jax as ig
 from igpt_jax.config import ParallelConfig
@@ -14,7 +15,7 @@ SAMPLES = 1024  # of each run, since the distance depends on their number
 BATCH_SIZE = 256
 
 
-def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Callable[[pathlib.Path], float]:
+def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Callable[[pathlib.Path], dict[str, Any]]:
     """Reads the test images, and returns a function that measures how far a run's samples are from them.
 
     FID's network cannot judge images of 12x12 pixels.  The features here are those of one fixed Image GPT, which is
@@ -26,14 +27,15 @@ def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Call
       resolution: the side of their images.
 
     Returns:
-      From the workdir of a run to the Fréchet distance of its samples.
+      From the workdir of a run to its "frechet_distance" and the name of the network, "frechet_features".
     """
     network = open_network(features, "clean", make_mesh(ParallelConfig()), BATCH_SIZE)
     images, _ = ig.load_images(data, "test", resolution=resolution)
     held_out = Statistics.of(network.features(images), network.name)
 
-    def distance(workdir: pathlib.Path) -> float:
+    def distance(workdir: pathlib.Path) -> dict[str, Any]:
         samples = ig.sample(ig.load(workdir), SAMPLES, batch_size=BATCH_SIZE)
-        return compare({"samples": samples}, held_out, network, Measures(("fid",)))["samples"]["fid"]
+        compared = compare({"samples": samples}, held_out, network, Measures(("fid",)))
+        return {"frechet_distance": compared["samples"]["fid"], "frechet_features": network.name}
 
     return distance
