@@ -36,6 +36,7 @@ ENTRIES = {
     "input": "data:input",
     "palette": "data:palette",
     "probe": "probe:probe",
+    "fid": "fid:fid",
     "growth": "growth:growth",
     "profile": "profile:profile",
 }

@@ -19,7 +19,7 @@ from igpt_jax.memory import keep_freed_memory
 ROUNDS = 5
 SECONDS = "s, less is better"  # unit of a `Result` that is a time
 UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}  # by the processor's flag, the widest first
-PACKAGES = ("jax", "jaxlib", "flax", "tensorflow-cpu", "torch", "transformers", "scikit-learn", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "tensorflow-cpu", "torch", "transformers", "scikit-learn", "pytorch-fid", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
