@@ -80,9 +80,21 @@ class Convolution(nn.Module):
         """Maps (b, h, w, c) to (b, h', w', features)."""
         padding = self.padding or ("SAME" if self.stride == 1 else "VALID")
         x_bhwc = nn.Conv(
-            self.features, self.kernel, self.stride, padding, use_bias=False, precision="highest", name="conv"
+            self.features,
+            self.kernel,
+            self.stride,
+            padding,
+            use_bias=False,
+            precision="highest",
+            conv_general_dilated=_matmul if self.kernel == (1, 1) else None,
+            name="conv",
         )(x_bhwc)
         return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=BATCH_NORM_EPSILON, name="bn")(x_bhwc))
+
+
+def _matmul(x_bhwc: jax.Array, kernel_11io: jax.Array, *_: Any, precision: Any, **__: Any) -> jax.Array:
+    """A convolution of 1x1 pixels as a matmul, which XLA computes faster on a CPU."""
+    return jnp.einsum("bhwi,io->bhwo", x_bhwc, kernel_11io[0, 0], precision=precision)
 
 
 def max_pool(x_bhwc: jax.Array, stride: int = 2, padding: str = "VALID") -> jax.Array:
