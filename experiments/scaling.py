@@ -18,8 +18,8 @@ parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, 
    its law-*.json.
 
 The best size is found for three metrics: held-out loss, the probe's accuracy, and the Fréchet distance of samples.
-In the miniature, it is that of new squares of the training photographs (held_out_loss.py), while the probe and the
-samples are measured by other parts of them.
+In the miniature, the loss and the distance are those to new squares of the training photographs, which
+held_out_loss.py explains, while the probe is measured on other parts of the photographs.
 
 Every run that was measured is in results/search.json or results/runs.json, and is not made again.  To go on with
 another machine's results, copy its results/ into the workdir first.
@@ -98,7 +98,7 @@ SCALES = {
             *((3, 32, 2), (3, 40, 2), (4, 48, 4), (4, 64, 4), (5, 80, 4)),
         ),
         budgets=(2e11, 6e11, 2e12, 6e12),
-        smallest=(0, 1, 3, 4),
+        smallest=(0, 1, 3, 3),
         held_out_budget=2e13,
         rates={
             "paper": (3e-3, 6e-3, 12e-3, 24e-3),

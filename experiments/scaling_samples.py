@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import igpt_jax as ig
+from experiments.held_out_loss import SQUARES, new_squares
 from igpt_jax.config import ParallelConfig
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.quality.compare import Measures, compare
@@ -16,7 +17,7 @@ BATCH_SIZE = 256
 
 
 def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Callable[[pathlib.Path], dict[str, Any]]:
-    """Reads the test images, and returns a function that measures how far a run's samples are from them.
+    """Returns a function that measures how far a run's samples are from held-out images, or from new squares.
 
     FID's network cannot judge images of 12x12 pixels.  The features here are those of one fixed Image GPT, which is
     trained with a seed of its own.  So these distances compare the runs with each other, and with nothing else.
@@ -30,7 +31,8 @@ def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Call
       From the workdir of a run to its "frechet_distance" and the name of the network, "frechet_features".
     """
     network = open_network(features, "clean", make_mesh(ParallelConfig()), BATCH_SIZE)
-    images, _ = ig.load_images(data, "test", resolution=resolution)
+    squares = data == SQUARES
+    images = new_squares(resolution) if squares else ig.load_images(data, "test", resolution=resolution)[0]
     held_out = Statistics.of(network.features(images), network.name)
 
     def distance(workdir: pathlib.Path) -> dict[str, Any]:
