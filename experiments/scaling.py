@@ -11,11 +11,12 @@ parabola (IsoFLOP profiles, Hoffmann et al. 2022, arXiv:2203.15556; for pixels, 
 
 1. The learning rate is searched for three sizes, each at a budget that suits it.  A power law of the width gives the
    rates of all other runs.
-2. All budgets and sizes run, for both recipes; and for the paper's recipe at a second resolution.
-3. The laws are fitted.  They predict the loss of one run of a larger budget.  The prediction is written to
-   prediction-*.json before this run starts.
-4. That run is made, and everything is written to results/.  `python -m igpt_jax plan --flops=1e20 --law=FILE` takes
-   its law-*.json.
+2. All budgets and sizes run, for both recipes; and for the paper's recipe at a second resolution.  After each of the
+   three, its laws are fitted and written to results/.
+3. The laws predict the loss of one run of a larger budget.  The prediction is written to prediction-*.json before this
+   run starts.  Then that run is made.
+
+`python -m igpt_jax plan --flops=1e20 --law=FILE` takes the law-*.json of results/.
 
 The best size is found for three metrics: held-out loss, the probe's accuracy, and the Fréchet distance of samples.
 In the miniature, the loss and the distance are those to new squares of the training photographs, which
@@ -311,6 +312,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
     for recipe, resolution in settings:
         runs = grid(name, recipe, resolution, rules[recipe])
         fitted[recipe, resolution] = _law(runs, measured(runs))
+        write_results(results, facts, fitted, {})
     for recipe in RECIPES:
         law = fitted[recipe, scale.resolutions[0]]
         run = held_out_run(name, recipe, law["optima"], rules[recipe])

@@ -16,7 +16,7 @@ def write_results(
     fitted: dict[tuple[str, int], dict[str, Any]],
     held_out: dict[str, dict[str, float]],
 ) -> None:
-    """Writes results.json, table.md and the figures."""
+    """Writes results.json, table.md and the figures of what has been fitted so far."""
     plain = {f"{recipe}, {resolution}x{resolution}": _plain(law) for (recipe, resolution), law in fitted.items()}
     write_json(directory / "results.json", facts | {"laws": plain, "held_out": held_out})
     for (recipe, resolution), law in fitted.items():
@@ -86,7 +86,8 @@ def table(fitted: dict[tuple[str, int], dict[str, Any]], held_out: dict[str, dic
                 *(f"{other.parameters:,.0f}" if other.inside else "outside" for other in others),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| recipe | held-out budget: predicted | reached | difference |", "|---|---|---|---|"]
+    if held_out:
+        lines += ["", "| recipe | held-out budget: predicted | reached | difference |", "|---|---|---|---|"]
     for recipe, row in held_out.items():
         off = 100 * (row["reached"] / row["predicted"] - 1)
         lines.append(f"| {recipe} | {row['predicted']:.4f} | {row['reached']:.4f} | {off:+.1f} % |")
