@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from experiments.scaling_law import Optimum, Point, Surface, by_budget, optimum, parabola, power_law
 from igpt_jax.report.figures import save_figure
@@ -43,6 +44,8 @@ def draw_optima(path: pathlib.Path, optima: Mapping[str, Sequence[Optimum]]) -> 
             axes.loglog(flops, values, "o", color=color)
             axes.loglog(flops, [law(c) for c in flops], color=color, label=f"{label}: C^{law.exponent:.2f}")
         axes.set(title=f"best number of {name}", xlabel="budget C (FLOPs)")
+        axes.set_xticks(flops, [f"{c:.0e}" for c in flops])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
