@@ -251,12 +251,12 @@ def measure(options: argparse.Namespace, command: str) -> None:
     for data in options.data:
         rates[data], tried = searched_rates(searching, data)
         write_json(directory / "results" / data / "search.json", facts | {"rates": rates[data], "held_out_nats": tried})
+    losses = {data: held_out_loss(data, EMBEDDED[data][0]) for data in options.data}
     for stage in (compared, ablated):
         for data in options.data:
             named_jobs = stage(data, rates[data])
             scheduler.make_all([job for _, job in named_jobs])
-            loss = held_out_loss(data, EMBEDDED[data][0])
-            rows.setdefault(data, []).extend(_row(name, job, directory, loss) for name, job in named_jobs)
+            rows.setdefault(data, []).extend(_row(name, job, directory, losses[data]) for name, job in named_jobs)
             _write_results(directory / "results" / data, data, rows[data], facts)
     for data in options.data:
         _time(rows[data], data)

@@ -23,8 +23,8 @@ import sys
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from experiments.benchmark.measure import Result, machine
+from experiments.tables import write_json
 from igpt_jax.cores import two_devices
-from igpt_jax.files import atomic_write
 from igpt_jax.memory import keep_freed_memory
 
 ENTRIES = {
@@ -90,14 +90,12 @@ def _measure(entry: str, out: pathlib.Path | None) -> None:
 
 def write(out: pathlib.Path, entry: str, results: list[Result], versions: dict[str, str]) -> None:
     """Writes an entry's results to the file of this processor, in place of its earlier ones."""
-    out.mkdir(parents=True, exist_ok=True)
     path = out / (re.sub(r"[^a-z0-9]+", "-", versions["processor"].lower()).strip("-") + ".json")
     table = json.loads(path.read_text()) if path.exists() else {}
     command = f"python -m experiments.benchmark {entry} --out={out.name}"
     rows = [dataclasses.asdict(result) | {"ratio": result.ratio} for result in results]
     table[entry] = {"results": rows, "command": command, "versions": versions}
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, table)
 
 
 if __name__ == "__main__":
