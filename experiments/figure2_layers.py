@@ -31,19 +31,21 @@ def rows(scale: str) -> list[Row]:
     for name, data in DATA.items() if scale == "paper" else {"digits": scales.STANDS_FOR}.items():
         job = probing(pretraining("l", "ar", scale), data, scale)
         all_rows += [
-            Row("iGPT-L", f"{name}, layer {layer}", job=job, read=_of_layer(layer), key=f"{data}-{layer}")
+            Row("iGPT-L", f"{name}, layer {layer}", job=job, read=of_layer(layer), key=f"{data}-{layer}")
             for layer in range(layers + 1)
         ]
         if data == scales.STANDS_FOR:
             for against, paper in ((layers, LAST_MINUS_BEST), (0, None)):
                 setting = f"{name}, layer {against} minus the chosen one"
-                read = _minus_best(against)
+                read = minus_best(against)
                 key = f"{'last' if against else 'first'}-minus-best"
                 all_rows.append(Row("iGPT-L", setting, paper, unit="points", job=job, read=read, key=key))
     return all_rows
 
 
-def _of_layer(layer: int) -> Callable[[Result], float]:
+def of_layer(layer: int) -> Callable[[Result], float]:
+    """Returns a function that reads a layer's accuracy."""
+
     def read(result: Result) -> float:
         probe = result.evaluation["probe"]
         return probe["layers"][probe["layer_numbers"].index(layer)]
@@ -51,8 +53,9 @@ def _of_layer(layer: int) -> Callable[[Result], float]:
     return read
 
 
-def _minus_best(layer: int) -> Callable[[Result], float]:
-    return lambda result: _of_layer(layer)(result) - result.evaluation["probe"]["accuracy"]
+def minus_best(layer: int) -> Callable[[Result], float]:
+    """Returns a function that reads how far a layer is above the one that held-out images chose, in points."""
+    return lambda result: of_layer(layer)(result) - result.evaluation["probe"]["accuracy"]
 
 
 def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:

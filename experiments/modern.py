@@ -48,8 +48,8 @@ SMALL = ModelConfig(layers=4, width=64, heads=2, unroll=4)
 # For each data set: pixels a side, colors, training images, and steps of the paper's recipe.
 EMBEDDED = {
     "digits": (12, 16, 1437, 1500),
-    "emoji": (16, 128, 2926, 1500),
-    "photographs": (16, 128, 24300, 1500),
+    "emoji": (16, 128, 3199, 1500),
+    "photographs": (16, 128, 4096, 1500),
 }
 WARMUP_STEPS = 50
 LENGTHS = (6, 3, 2, 1)  # the modern recipe is trained for steps // length

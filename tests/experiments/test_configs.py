@@ -5,7 +5,9 @@ import importlib
 import numpy as np
 import pytest
 
+from experiments import modern
 from igpt_jax.config import RunConfig
+from igpt_jax.data.sources import load_source
 from igpt_jax.train.optimizer import learning_rate_schedule, warmup_steps
 
 CONFIGS = {
@@ -44,3 +46,11 @@ def check_schedule(config, images):
     assert np.isfinite(rates).all()
     assert rates.max() <= config.optimizer.learning_rate * (1 + 1e-6)
     assert rates[4] > 0.2 * config.optimizer.learning_rate
+
+
+@pytest.mark.parametrize("data", ["digits", "photographs"])
+def test_the_warm_up_of_the_modern_recipe_is_that_of_the_data_s_own_number_of_images(data):
+    config = RunConfig.from_dict(modern.get_config(f"data={data}").to_dict())
+    steps_per_epoch = len(load_source(config.data, "train")) / config.data.batch_size
+    warmup = warmup_steps(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
+    assert warmup == pytest.approx(modern.WARMUP_STEPS, abs=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import claims, figure3_loss_and_probe, longer_bert, paper, scales
+from experiments import claims, figure3_loss_and_probe, in_color, longer_bert, paper, scales
 from experiments.reproduce import TABLES, main, table_modules
 from experiments.runs import Job, in_order
 from experiments.scheduler import Scheduler, Task
@@ -51,6 +51,29 @@ def test_the_longer_bert_run_is_measured_where_its_rows_read():
     assert set(tuned.values()) == {"pretrain-longer-bert-l32", "pretrain-ar-l32"}
     with pytest.raises(InputError, match="in the miniature alone"):
         rows_of("longer_bert", "paper")
+
+
+def test_the_runs_in_color_are_measured_where_their_rows_read():
+    rows = rows_of("in_color", "miniature")
+    assert len({row.key for row in rows}) == len(rows)
+    for job in {row.job for row in rows}:
+        config = in_color.get_config(",".join(job.arguments))
+        keys = {row.key.removeprefix(job.name.removeprefix("pretrain-")) for row in rows if row.job == job}
+        measured = range(config.evaluate.every, config.steps + 1, config.evaluate.every)
+        assert keys >= {f"-{step}-{what}" for step in measured for what in ("nats", "probe")}
+        assert keys >= {f"-layer-{layer}" for layer in range(config.model.layers + 1)}
+        assert config.evaluate.probe.layers == ()  # all of them
+        assert config.data.name in job.name
+
+
+def test_figures_in_color_are_drawn_of_the_data_that_was_measured(tmp_path):
+    rows = [
+        {"key": row.key, "values": {"0": 1.0} if row.job.name == "pretrain-photographs-6" else {}}
+        | {"mean": 1.0, "std": None}
+        for row in rows_of("in_color", "miniature")
+    ]
+    in_color.draw(tmp_path / "figure.png", rows)
+    assert {path.name for path in tmp_path.iterdir()} == {"layers-photographs.png", "loss-photographs.png"}
 
 
 def test_tables_that_are_read_from_the_same_runs_need_no_more():
