@@ -17,6 +17,6 @@ def test_the_torch_user_learns_what_the_tokens_hold(tmp_path):
     network = {"vocab_size": 9, "n_positions": 9, "n_embd": 16, "n_layer": 1, "n_head": 2}
     arguments = [tmp_path / "tokens.npz", json.dumps(network), 0.03, 5, 0.1, 0]
     command = [sys.executable, "-m", "experiments.torch_user", *map(str, arguments)]
-    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1"}  # compilation takes half a minute, and is torch's own matter
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1"}  # compilation takes half a minute
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     assert json.loads(done.stdout)["nats"] == pytest.approx(np.log(2), abs=0.05)
