@@ -15,13 +15,13 @@ from typing import Any
 
 import ml_collections
 
+from experiments import scales
 from experiments.arguments import read_arguments
 from experiments.figure2_layers import minus_best, of_layer
 from experiments.figure3_loss_and_probe import steps
 from experiments.runs import Job, measured_at, raw_pixels, untrained
 from experiments.table5_pretrain import pretraining_config
 from experiments.tables import Row
-from igpt_jax.errors import InputError
 from igpt_jax.report.curves import plot_curves
 
 TITLE = "Figures 2 and 3 in color"
@@ -52,8 +52,7 @@ def rows(scale: str) -> list[Row]:
     Raises:
       InputError: the scale is not the miniature.
     """
-    if scale != "miniature":
-        raise InputError("in_color is in the miniature alone; give --scale=miniature")
+    scales.check_miniature("in_color", scale)
     return [row for data in DATA for layers in DEPTHS for row in _rows(data, layers)]
 
 

@@ -21,7 +21,6 @@ from experiments.table1_probe import probing
 from experiments.table3_finetune import tuning
 from experiments.table5_pretrain import pretraining, pretraining_config
 from experiments.tables import Row
-from igpt_jax.errors import InputError
 from igpt_jax.report.curves import plot_curves
 
 TITLE = "BERT, trained eight times as long"
@@ -47,8 +46,7 @@ def rows(scale: str) -> list[Row]:
     Raises:
       InputError: the scale is not the miniature.
     """
-    if scale != "miniature":
-        raise InputError("longer_bert is in the miniature alone; give --scale=miniature")
+    scales.check_miniature("longer_bert", scale)
     longer = Job("pretrain-longer-bert-l32", "train", "longer_bert.py", ())
     all_rows = []
     for step in range(scales.STEPS, TIMES * scales.STEPS + 1, scales.STEPS):

@@ -45,6 +45,16 @@ def shape(size: str, resolution: int, scale: str) -> ModelConfig:
     return MINIATURE[size]
 
 
+def check_miniature(table: str, scale: str) -> None:
+    """Checks that a table that is in the miniature alone is not asked for in another scale.
+
+    Raises:
+      InputError: it is.
+    """
+    if scale != "miniature":
+        raise InputError(f"{table} is in the miniature alone; give --scale=miniature")
+
+
 def base_config(size: str, resolution: int, objective: str, scale: str) -> ml_collections.ConfigDict:
     """The model, the data and the evaluation of a pretraining run.
 

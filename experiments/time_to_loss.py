@@ -16,6 +16,7 @@ Needs the extra `test`.  It takes most of an hour on two CPU cores.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import multiprocessing
@@ -102,34 +103,35 @@ class Comparison:
         self._shape, self._pixels = config.model, config.data
         images, _ = ig.load_images(data, resolution=self._shape.resolution)
         self._palette = ig.fit_palette(images, self._shape.vocabulary)
-        self._held_out = {searching: self._images(searching) for searching in (True, False)}
+        self._held_out = dict.fromkeys(SEEDS, self._images(searching=False))
+        self._held_out[SEARCHING_SEED] = self._images(searching=True)
 
-    def ours(self, steps: int, muon_rate: float, seed: int, *, searching: bool = False) -> tuple[float, float]:
+    def ours(self, steps: int, muon_rate: float, seed: int) -> tuple[float, float]:
         """Trains our side in a new process; returns its nats per token and its seconds."""
-        arguments = our_config(self.data, steps, muon_rate), self._palette, self._held_out[searching], seed
+        arguments = our_config(self.data, steps, muon_rate), self._palette, self._held_out[seed], seed
         start, context = time.perf_counter(), multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context, initializer=keep_freed_memory) as pool:
             nats, measuring = pool.submit(train_ours, *arguments).result()
         return nats, time.perf_counter() - start - measuring
 
-    def torch(self, rate: float, seed: int, *, searching: bool = False) -> tuple[float, float]:
+    def torch(self, rate: float, seed: int) -> tuple[float, float]:
         """Trains the torch user's side in a new process; returns its nats per token and its seconds."""
         c = self._shape
         network = {"vocab_size": c.vocabulary + 1, "n_positions": c.context}
         network |= {"n_embd": c.width, "n_layer": c.layers, "n_head": c.heads}
-        options = [self._tokens(seed, searching), json.dumps(network), rate, modern.WARMUP_STEPS, WEIGHT_DECAY, seed]
+        options = [self._tokens(seed), json.dumps(network), rate, modern.WARMUP_STEPS, WEIGHT_DECAY, seed]
         command = [sys.executable, "-m", "experiments.torch_user", *map(str, options)]
         start = time.perf_counter()
         done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         return done["nats"], time.perf_counter() - start - done["measuring"]
 
-    def _images(self, searching: bool) -> np.ndarray:
+    def _images(self, *, searching: bool) -> np.ndarray:
         if self.data == SQUARES:
             return new_squares(self._shape.resolution, searching=searching)
         split = "validation" if searching else "test"
         return ig.load_images(self.data, split, resolution=self._shape.resolution)[0]
 
-    def _tokens(self, seed: int, searching: bool) -> pathlib.Path:
+    def _tokens(self, seed: int) -> pathlib.Path:
         """The file of the torch user's tokens: as many batches of our input pipeline as it has steps."""
         path = self._directory / f"seed{seed}.npz"
         if not path.exists():
@@ -137,7 +139,7 @@ class Comparison:
             source = load_source(self._pixels, "train")
             stream = batches(source, self._palette, random, seed=seed, batch_size=self._pixels.batch_size)
             training_sbt = np.stack([batch["tokens"] for batch in itertools.islice(stream, self.steps)])
-            held_out_nt = self._palette.encode(self._held_out[searching]).reshape(-1, self._shape.context)
+            held_out_nt = self._palette.encode(self._held_out[seed]).reshape(-1, self._shape.context)
             np.savez(path, training=training_sbt, held_out=held_out_nt)
         return path
 
@@ -171,10 +173,11 @@ def compare(comparison: Comparison) -> dict[str, Any]:
         return -result[0]
 
     def torch_loss(rate: float) -> float:
-        return note(f"torch, rate {rate:g}", comparison.torch(rate, SEARCHING_SEED, searching=True))
+        return note(f"torch, rate {rate:g}", comparison.torch(rate, SEARCHING_SEED))
 
+    @functools.cache  # a third of the steps is tried twice
     def our_loss(steps: int, muon_rate: float) -> float:
-        result = comparison.ours(steps, muon_rate, SEARCHING_SEED, searching=True)
+        result = comparison.ours(steps, muon_rate, SEARCHING_SEED)
         return note(f"ours, {steps:,} steps, Muon's rate {muon_rate:g}", result)
 
     torch_losses = search(RATES, torch_loss)
