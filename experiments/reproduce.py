@@ -3,9 +3,10 @@
     python -m experiments.reproduce all --scale=miniature --workdir=runs/miniature
     python -m experiments.reproduce table1 --scale=paper --workdir=runs/paper --list
 
-TABLE is one of table1 to table5, figure2 to figure4, ablations, or all of these; or longer_bert or in_color, which go
-beyond the paper.  Every run is one `python -m igpt_jax` command with the workdir WORKDIR/NAME-seedK; a run that several
-tables need is made once.  Each table is written to WORKDIR/results/TABLE: results.json, table.md, and figures.
+TABLE is one of table1 to table5, figure2 to figure4, ablations, or all of these; or longer_bert, in_color or
+codes_and_pixels, which go beyond the paper.  Every run is one `python -m igpt_jax` command with the workdir
+WORKDIR/NAME-seedK; a run that several tables need is made once.  Each table is written to WORKDIR/results/TABLE:
+results.json, table.md, and figures.
 `all` also decides the ten claims of claims.py, and writes results/claims.json and results/claims.md.
 
 --scale=miniature (three seeds) runs on the CPU, with as many runs at a time as there are cores.  --scale=paper (one
@@ -41,7 +42,11 @@ TABLES = {
     "figure4": "figure4_bert",
     "ablations": "ablations",
 }
-BEYOND_THE_PAPER = {"longer_bert": "longer_bert", "in_color": "in_color"}  # not among "all"
+BEYOND_THE_PAPER = {  # not among "all"
+    "longer_bert": "longer_bert",
+    "in_color": "in_color",
+    "codes_and_pixels": "codes_and_pixels",
+}
 SEEDS = {"miniature": (0, 1, 2), "paper": (0,)}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import claims, figure3_loss_and_probe, in_color, longer_bert, paper, scales
+from experiments import claims, codes_and_pixels, figure3_loss_and_probe, in_color, longer_bert, on_codes, paper, scales
 from experiments.reproduce import TABLES, main, table_modules
 from experiments.runs import Job, in_order
 from experiments.scheduler import Scheduler, Task
@@ -74,6 +74,19 @@ def test_figures_in_color_are_drawn_of_the_data_that_was_measured(tmp_path):
     ]
     in_color.draw(tmp_path / "figure.png", rows)
     assert {path.name for path in tmp_path.iterdir()} == {"layers-photographs.png", "loss-photographs.png"}
+
+
+def test_codes_and_pixels_are_probed_through_the_same_layers_at_the_same_context_length(tmp_path):
+    rows = rows_of("codes_and_pixels", "miniature")
+    assert len({row.key for row in rows}) == len(rows)
+    codes, pixels = (on_codes.get_config(",".join(job.arguments)) for job in runs_of("miniature", "codes_and_pixels"))
+    assert codes.model == pixels.model
+    for kind in ("codes", "pixels"):
+        layers = [row.key for row in rows if row.key.startswith(f"{kind}-layer-")]
+        assert layers == [f"{kind}-layer-{layer}" for layer in range(codes.model.layers + 1)]
+    measured = [{"key": row.key, "values": {"0": 1.0}, "mean": 1.0, "std": None} for row in rows]
+    codes_and_pixels.draw(tmp_path / "figure.png", measured)
+    assert (tmp_path / "figure.png").stat().st_size
 
 
 def test_tables_that_are_read_from_the_same_runs_need_no_more():
