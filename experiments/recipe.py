@@ -3,7 +3,10 @@
 All of them come from work on small language models.
 """
 
-import ml_collections
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ml_collections
 
 INGREDIENTS = {
     "rotary": {"model.positions": "rotary"},
@@ -15,7 +18,7 @@ INGREDIENTS = {
 RECIPES = {"paper": (), "modern": tuple(INGREDIENTS)}
 
 
-def add_ingredients(config: ml_collections.ConfigDict, names: tuple[str, ...]) -> None:
+def add_ingredients(config: "ml_collections.ConfigDict", names: tuple[str, ...]) -> None:
     """Turns ingredients on.
 
     Args:

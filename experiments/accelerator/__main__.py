@@ -1,6 +1,6 @@
 """Checks and measures the library on a GPU or a TPU within a few minutes, the most important cases first.
 
-    python -m experiments.accelerator --out=DIR [--minutes=7] [--parts=correct,training,peers,drawing,probe]
+    python -m experiments.accelerator --out=DIR [--minutes=7] [--parts=correct,training,peers,drawing,probe,recipes]
 
 It needs jax, flax, optax and orbax-checkpoint; the part `peers` also needs torch.  It needs neither TensorFlow nor
 transformers nor a network.
@@ -26,7 +26,7 @@ from experiments.arguments import local_directory
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Relative shares of the time.  A part gets its share of the time that is left for it and the parts after it.
-SHARES = {"correct": 0.15, "training": 0.33, "peers": 0.27, "drawing": 0.18, "probe": 0.07}
+SHARES = {"correct": 0.15, "training": 0.33, "peers": 0.27, "drawing": 0.18, "probe": 0.07, "recipes": 0.1}
 GRACE = 3  # seconds that a part may exceed its limit before it is killed
 
 

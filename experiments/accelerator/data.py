@@ -7,8 +7,11 @@ import pathlib
 
 import numpy as np
 
+from igpt_jax.config import ModelConfig
+
 DIGITS = pathlib.Path(__file__).with_name("digits.npz")
 PHOTOGRAPHS = pathlib.Path(__file__).with_name("photographs.npz")
+TRAINING_CROPS, HELD_OUT_CROPS = 16_384, 512
 
 
 def digits() -> np.ndarray:
@@ -26,6 +29,15 @@ def photographs(images: int, resolution: int, seed: int) -> np.ndarray:
         y, x = rng.integers(0, np.array(picture.shape) - resolution + 1)
         crops[i] = picture[y : y + resolution, x : x + resolution]
     return crops.reshape(images, -1)
+
+
+def crops(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of crops to train with, and of others to measure on: (n, t) int32 in [0, v)."""
+    training_nt, held_out_nt = (
+        photographs(images, config.resolution, seed) % config.vocabulary
+        for seed, images in enumerate((TRAINING_CROPS, HELD_OUT_CROPS))
+    )
+    return training_nt, held_out_nt
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from igpt_jax.config import RunConfig
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import put_batch
 from igpt_jax.train.compile import compile_train_step
-from igpt_jax.train.optimizer import adam, learning_rate_schedule
+from igpt_jax.train.optimizer import optimizer_and_schedule
 from igpt_jax.train.state import first_state
 from igpt_jax.types import Params
 
@@ -23,10 +23,11 @@ class Learned:
     params: Params
     losses: np.ndarray  # (steps,), nats per token
     seconds: float  # of all steps, without compilation
+    compile_seconds: float
 
 
 def learn(run: RunConfig, params: Params, tokens_nt: np.ndarray, mesh: Mesh) -> Learned:
-    """Trains with Adam on random rows of the tokens; a tenth of the steps is warm-up.
+    """Trains on random rows of the tokens; a tenth of the steps is warm-up.
 
     Args:
       run: model, optimizer, batch size, steps and seed.
@@ -36,15 +37,14 @@ def learn(run: RunConfig, params: Params, tokens_nt: np.ndarray, mesh: Mesh) -> 
     """
     rng, model = np.random.default_rng(run.seed), ImageGPT(run.model)
     run = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, warmup_epochs=1))
-    optimizer = adam(
-        run.optimizer, learning_rate_schedule(run.optimizer, steps=run.steps, steps_per_epoch=run.steps / 10)
-    )
+    optimizer, _ = optimizer_and_schedule(run, images_per_epoch=run.steps * run.data.batch_size // 10)
     rows = rng.integers(0, len(tokens_nt), (run.steps, run.data.batch_size))
-    state = first_state(model, optimizer, params, mesh)
+    state, start = first_state(model, optimizer, params, mesh), time.perf_counter()
     step, _ = compile_train_step(run, optimizer, mesh, state, put_batch({"tokens": tokens_nt[rows[0]]}, mesh), None)
+    compile_seconds = time.perf_counter() - start
     losses, start = [], time.perf_counter()
     for its_rows in rows:
         state, metrics = step(state, put_batch({"tokens": tokens_nt[its_rows]}, mesh))
         losses.append(metrics["nats_per_token"])
     losses = np.array(jax.device_get(losses))
-    return Learned(state.params, losses, time.perf_counter() - start)
+    return Learned(state.params, losses, time.perf_counter() - start, compile_seconds)

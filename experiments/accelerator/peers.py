@@ -4,20 +4,24 @@ import functools
 import importlib.util
 import itertools
 import json
+import math
 import pathlib
 import re
 import statistics
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from experiments.accelerator.cases import Case
+from experiments.accelerator.data import crops
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
 from experiments.benchmark.minimal import MinimalImageGPT, random_weights, trainer
 from igpt_jax.config import ModelConfig
 
 LEARNING_RATE = 1e-4
+RATES = (1e-3, 3e-3)  # of AdamW, when S is trained to a loss
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -33,6 +37,8 @@ def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
         for images in sizes.peer_drawn:
             case = f"draw {name}, batch {images}, {draw.__name__.removeprefix('_draw_')}"
             measurements[case] = functools.partial(draw, sizes.models[name], images, sizes.peer_tokens)
+    for rate in RATES:
+        measurements[f"learn S, torch's AdamW, rate {rate:g}"] = functools.partial(_learn, sizes, rate)
     return {name: Case(lambda _, run=run: run()) for name, run in measurements.items()}
 
 
@@ -60,6 +66,46 @@ def _train(name: str, sizes: Sizes, ours: dict[str, Any]) -> dict[str, Any]:
     if ours:
         figures |= {"our images": ours["images"], "ours over torch": ours["images/s"] / speed}
     return figures
+
+
+def _learn(sizes: Sizes, rate: float) -> dict[str, Any]:
+    """Trains S under torch.compile in bfloat16, with AdamW, a warm-up and a cosine; measures it on other crops."""
+    config, images, steps = sizes.models["S"], sizes.race_images, sizes.race_steps
+    training_nt, held_out_nt = (torch.from_numpy(tokens).long().to(DEVICE) for tokens in crops(config))
+    model = torch.compile(MinimalImageGPT(config, random_weights(config, DEVICE), torch.bfloat16), dynamic=False)
+    fused = DEVICE == "cuda"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.1, fused=fused)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(_warmup_cosine, steps=steps))
+
+    def loss(tokens_bt: torch.Tensor) -> torch.Tensor:
+        start_b1 = torch.full((images, 1), config.vocabulary, device=DEVICE)
+        logits_btv = model(torch.cat([start_b1, tokens_bt[:, :-1]], dim=1))
+        return F.cross_entropy(logits_btv.flatten(0, 1).float(), tokens_bt.flatten())
+
+    def compile_step() -> float:
+        gradients = torch.autograd.grad(loss(training_nt[:images]), list(model.parameters()))
+        return float(gradients[0].sum())
+
+    def train() -> float:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            nats = loss(training_nt[torch.randint(len(training_nt), (images,), device=DEVICE)])
+            nats.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        return nats.item()  # waits for the device
+
+    compile_seconds, training_seconds = seconds(compile_step), seconds(train)
+    with torch.no_grad():
+        held_out = statistics.mean(loss(tokens_bt).item() for tokens_bt in held_out_nt.split(images))
+    return {"held-out loss": held_out, "seconds": training_seconds, "compile seconds": compile_seconds}
+
+
+def _warmup_cosine(step: int, *, steps: int) -> float:
+    """The share of the peak learning rate: a linear rise for a tenth of the steps, then a cosine to 0."""
+    warmup = steps // 10
+    return min((step + 1) / (warmup + 1), (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2)
 
 
 def _draw_minimal(config: ModelConfig, images: int, positions: int) -> dict[str, Any]:

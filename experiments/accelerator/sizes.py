@@ -20,6 +20,9 @@ class Sizes:
     drawn: tuple[tuple[str, int, int], ...]  # network, images in a batch, positions in a pass
     peer_drawn: tuple[int, ...]  # images in a batch that peers sample
     peer_tokens: int  # positions of each image that peers sample
+    race_images: int  # in a batch, when torch and the modern recipe train S to a loss
+    race_steps: int  # of torch there
+    modern_steps: tuple[int, ...]  # of the modern recipe there
     features: int  # images in a forward pass for features
     probe: tuple[int, int]  # images and width of a probe's features
     repeats: int  # how many calls are timed
@@ -47,6 +50,9 @@ FULL = Sizes(
     ),
     peer_drawn=(8, 64),
     peer_tokens=64,
+    race_images=64,
+    race_steps=300,
+    modern_steps=(100, 75, 150, 50),
     features=64,
     probe=(45_000, 1536),
     repeats=3,
@@ -64,6 +70,9 @@ TINY = Sizes(
     drawn=(("S", 2, 1), ("S", 2, 4), ("L", 1, 1)),
     peer_drawn=(2,),
     peer_tokens=8,
+    race_images=4,
+    race_steps=12,
+    modern_steps=(4,),
     features=4,
     probe=(300, 16),
     repeats=1,

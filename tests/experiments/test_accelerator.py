@@ -38,8 +38,8 @@ def test_a_rehearsal_that_is_cut_off_goes_on_where_it_was(tmp_path):
     first = part(tmp_path, "probe")
     assert not part(tmp_path, "drawing")["finished"]
 
-    printed = rehearse(tmp_path, 10, "probe,drawing,training,correct")
-    for name in ("probe", "drawing", "training", "correct"):
+    printed = rehearse(tmp_path, 10, "probe,drawing,training,correct,recipes")
+    for name in ("probe", "drawing", "training", "correct", "recipes"):
         found = part(tmp_path, name)
         assert found["finished"]
         assert found["device"]["platform"] == "cpu"

@@ -1,0 +1,81 @@
+"""Measures how soon the modern recipe reaches a held-out loss, beside torch's AdamW with a cosine (part `peers`).
+
+Both sides train S on random crops of photographs, with the same batch size, and are measured on other crops.  Seconds
+are those of the training steps; compilation is stated apart.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.accelerator.cases import Case
+from experiments.accelerator.data import crops
+from experiments.accelerator.learning import learn
+from experiments.accelerator.sizes import Sizes
+from experiments.recipe import INGREDIENTS, RECIPES
+from igpt_jax.config import DataConfig, ParallelConfig, RunConfig
+from igpt_jax.model.image_gpt import ImageGPT
+from igpt_jax.objectives import autoregressive
+from igpt_jax.parallel.mesh import make_mesh
+from igpt_jax.train.state import init_params
+
+
+def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
+    """The cases by name: the modern recipe with fewer steps than torch, compared with torch's in `directory`."""
+    best_of_torch = _best_of_torch(directory)
+    return {
+        f"learn S, modern recipe, {steps} steps": Case(lambda _, steps=steps: _learn(sizes, steps, best_of_torch))
+        for steps in sizes.modern_steps
+    }
+
+
+def _best_of_torch(directory: pathlib.Path) -> dict[str, Any]:
+    """The figures of torch's training with the lowest held-out loss; {} if there are none."""
+    path = directory / "peers.json"
+    measured = json.loads(path.read_text())["cases"] if path.exists() else {}
+    figures = [
+        outcome["figures"] for name, outcome in measured.items() if name.startswith("learn S") and "figures" in outcome
+    ]
+    return min(figures, key=lambda its: its["held-out loss"], default={})
+
+
+def _learn(sizes: Sizes, steps: int, best_of_torch: dict[str, Any]) -> dict[str, Any]:
+    run, mesh = _modern(sizes, steps), make_mesh(ParallelConfig(), jax.devices()[:1])
+    model = ImageGPT(run.model)
+    training_nt, held_out_nt = crops(run.model)
+    learned = learn(run, init_params(model, 0, mesh), training_nt, mesh)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def nats(model: ImageGPT, params: Any, tokens_bt: jax.Array) -> jax.Array:
+        return autoregressive(model, params, {"tokens": tokens_bt}, jax.random.key(0))[0]
+
+    batches = np.split(held_out_nt, len(held_out_nt) // sizes.race_images)
+    loss = float(np.mean([nats(model, learned.params, tokens_bt) for tokens_bt in batches]))
+    figures = {"held-out loss": loss, "seconds": learned.seconds, "compile seconds": learned.compile_seconds}
+    if best_of_torch:
+        figures |= {
+            "torch's loss": best_of_torch["held-out loss"],
+            "torch's seconds over ours": best_of_torch["seconds"] / learned.seconds,
+        }
+    return figures
+
+
+def _modern(sizes: Sizes, steps: int) -> RunConfig:
+    """The run of S in the modern recipe, with the weight decay of torch's AdamW."""
+    options = {key: value for name in RECIPES["modern"] for key, value in INGREDIENTS[name].items()}
+
+    def of(part: str) -> dict[str, Any]:
+        return {key.removeprefix(part): value for key, value in options.items() if key.startswith(part)}
+
+    plain = RunConfig(
+        steps=steps,
+        model=dataclasses.replace(sizes.models["S"], remat="dots", **of("model.")),
+        data=DataConfig(batch_size=sizes.race_images),
+    )
+    optimizer = dataclasses.replace(plain.optimizer, learning_rate=3e-3, weight_decay=0.1, **of("optimizer."))
+    return dataclasses.replace(plain, optimizer=optimizer)
