@@ -40,7 +40,7 @@ from experiments import modern
 from experiments.arguments import local_directory
 from experiments.benchmark.measure import machine
 from experiments.held_out_loss import SQUARES, new_squares
-from experiments.scheduler import exit_status
+from experiments.scheduler import RunFailed, exit_status
 from experiments.tables import write_json
 from igpt_jax.config import RunConfig
 from igpt_jax.data.augment import augmentations
@@ -122,8 +122,12 @@ class Comparison:
         options = [self._tokens(seed), json.dumps(network), rate, modern.WARMUP_STEPS, WEIGHT_DECAY, seed]
         command = [sys.executable, "-m", "experiments.torch_user", *map(str, options)]
         start = time.perf_counter()
-        done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        return done["nats"], time.perf_counter() - start - done["measuring"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            last = ended.stderr.strip().splitlines()[-1:] or [f"status {ended.returncode}"]
+            raise RunFailed(f"torch_user.py failed: {last[0][:300]}")
+        result = json.loads(ended.stdout.splitlines()[-1])
+        return result["nats"], time.perf_counter() - start - result["measuring"]
 
     def _images(self, *, searching: bool) -> np.ndarray:
         if self.data == SQUARES:
@@ -205,7 +209,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command line.
 
     Returns:
-      The exit status: 0 for success, 2 for bad input, 130 if interrupted.
+      The exit status: 0 for success, 1 if torch's training failed, 2 for bad input, 130 if interrupted.
     """
     parser = argparse.ArgumentParser("experiments.time_to_loss", description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=DATA)
