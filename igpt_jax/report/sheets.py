@@ -78,11 +78,13 @@ def save_drawing(path: pathlib.Path, images: np.ndarray, passes_bt: np.ndarray, 
       frames: most frames of the animation.
     """
     r = images.shape[1]
-    pictures = []
+    arrays = []
     for last_pass in np.unique(np.linspace(0, passes_bt.max(), frames).astype(int)):
         hidden = to_pixels(passes_bt > last_pass, r)
-        picture = enlarge(tile(_square(np.where(hidden[..., None], GRAY, images))), r)
-        pictures.append(Image.fromarray(picture).quantize(256))
+        arrays.append(enlarge(tile(_square(np.where(hidden[..., None], GRAY, images))), r))
+    # With the same colors in every frame, a frame stores only what is new in it.
+    colors = Image.fromarray(np.concatenate([arrays[0], arrays[-1]])).quantize(256)
+    pictures = [Image.fromarray(array).quantize(palette=colors, dither=Image.Dither.NONE) for array in arrays]
     make_directory(path.parent)
     durations = [80] * (len(pictures) - 1) + [2000]  # ms
     with atomic_write(path) as partial:
