@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import scales
-from experiments.figure2_layers import minus_best, of_layer
+from experiments.figure2_layers import minus_best, of_layer, plot_layers
 from experiments.on_codes import get_config
 from experiments.runs import Job, nats_per_token, probe_accuracy, raw_pixels, untrained
 from experiments.tables import Row
-from igpt_jax.report.curves import plot_curves
 
 TITLE = "Linear probe by layer, on codes and on pixels"
 INPUTS = ("codes", "pixels")
@@ -53,9 +52,4 @@ def rows(scale: str) -> list[Row]:
 
 def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draws accuracy by layer, with the standard deviation over the seeds."""
-    curves: dict[str, list[tuple[float, float, float]]] = {}
-    for row in rows:
-        kind, is_layer, layer = row["key"].partition("-layer-")
-        if is_layer and row["values"]:
-            curves.setdefault(kind, []).append((int(layer), row["mean"], row["std"] or 0.0))
-    plot_curves(path, TITLE, "layer of the features", "test accuracy (%)", curves)
+    plot_layers(path, TITLE, rows, lambda row: row["name"])

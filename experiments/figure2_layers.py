@@ -60,10 +60,23 @@ def minus_best(layer: int) -> Callable[[Result], float]:
 
 def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draws one curve for each data set, with the standard deviation over the seeds."""
+    plot_layers(path, TITLE, rows, lambda row: row["setting"].split(",")[0])
+
+
+def plot_layers(
+    path: pathlib.Path, title: str, rows: Sequence[dict[str, Any]], curve: Callable[[dict[str, Any]], str]
+) -> None:
+    """Draws accuracy by layer, with the standard deviation over the seeds.
+
+    Args:
+      path: the file to write.
+      title: of the figure.
+      rows: from `tables.measure`; those of layers have keys that end with "-" and the layer.
+      curve: the name of the curve that a row belongs to.
+    """
     curves: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
         layer = row["key"].rpartition("-")[2]
         if layer.isdecimal() and row["values"]:
-            name = row["setting"].split(",")[0]
-            curves.setdefault(name, []).append((int(layer), row["mean"], row["std"] or 0.0))
-    plot_curves(path, TITLE, "layer of the features", "test accuracy (%)", curves)
+            curves.setdefault(curve(row), []).append((int(layer), row["mean"], row["std"] or 0.0))
+    plot_curves(path, title, "layer of the features", "test accuracy (%)", curves)

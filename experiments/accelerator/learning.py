@@ -36,8 +36,8 @@ def learn(run: RunConfig, params: Params, tokens_nt: np.ndarray, mesh: Mesh) -> 
       mesh: devices.
     """
     rng, model = np.random.default_rng(run.seed), ImageGPT(run.model)
-    run = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, warmup_epochs=1))
-    optimizer, _ = optimizer_and_schedule(run, images_per_epoch=run.steps * run.data.batch_size // 10)
+    run = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, warmup_epochs=run.steps / 10))
+    optimizer, _ = optimizer_and_schedule(run, images_per_epoch=run.data.batch_size)  # an epoch is one step
     rows = rng.integers(0, len(tokens_nt), (run.steps, run.data.batch_size))
     state, start = first_state(model, optimizer, params, mesh), time.perf_counter()
     step, _ = compile_train_step(run, optimizer, mesh, state, put_batch({"tokens": tokens_nt[rows[0]]}, mesh), None)

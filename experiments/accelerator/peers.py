@@ -3,21 +3,18 @@
 import functools
 import importlib.util
 import itertools
-import json
-import math
 import pathlib
-import re
 import statistics
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from experiments.accelerator.cases import Case
 from experiments.accelerator.data import crops
+from experiments.accelerator.results import Results
 from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
-from experiments.benchmark.minimal import MinimalImageGPT, random_weights, trainer
+from experiments.benchmark.minimal import MinimalImageGPT, cross_entropy, previous_tokens, random_weights, trainer
 from igpt_jax.config import ModelConfig
 
 LEARNING_RATE = 1e-4
@@ -44,12 +41,7 @@ def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
 
 def _fastest(directory: pathlib.Path, name: str) -> dict[str, Any]:
     """The figures of our fastest training of a network, without compiler options; {} if there are none."""
-    path = directory / "training.json"
-    measured = json.loads(path.read_text())["cases"] if path.exists() else {}
-    plain = re.compile(f"{name}, remat [a-z]+(, unrolled)?")
-    figures = [
-        outcome["figures"] for case, outcome in measured.items() if plain.fullmatch(case) and "figures" in outcome
-    ]
+    figures = Results.open(directory, "training").figures(f"{name}, remat [a-z]+(, unrolled)?")
     return max(figures, key=lambda its: its["images/s"], default={})
 
 
@@ -75,12 +67,10 @@ def _learn(sizes: Sizes, rate: float) -> dict[str, Any]:
     model = torch.compile(MinimalImageGPT(config, random_weights(config, DEVICE), torch.bfloat16), dynamic=False)
     fused = DEVICE == "cuda"
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.1, fused=fused)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(_warmup_cosine, steps=steps))
+    schedule = _warmup_cosine(optimizer, steps)
 
     def loss(tokens_bt: torch.Tensor) -> torch.Tensor:
-        start_b1 = torch.full((images, 1), config.vocabulary, device=DEVICE)
-        logits_btv = model(torch.cat([start_b1, tokens_bt[:, :-1]], dim=1))
-        return F.cross_entropy(logits_btv.flatten(0, 1).float(), tokens_bt.flatten())
+        return cross_entropy(model(previous_tokens(tokens_bt, config.vocabulary)), tokens_bt)
 
     def compile_step() -> float:
         gradients = torch.autograd.grad(loss(training_nt[:images]), list(model.parameters()))
@@ -102,10 +92,12 @@ def _learn(sizes: Sizes, rate: float) -> dict[str, Any]:
     return {"held-out loss": held_out, "seconds": training_seconds, "compile seconds": compile_seconds}
 
 
-def _warmup_cosine(step: int, *, steps: int) -> float:
-    """The share of the peak learning rate: a linear rise for a tenth of the steps, then a cosine to 0."""
+def _warmup_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Raises the learning rate linearly for a tenth of the steps, and then lets it fall to 0 by a cosine."""
     warmup = steps // 10
-    return min((step + 1) / (warmup + 1), (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup)
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[warmup])
 
 
 def _draw_minimal(config: ModelConfig, images: int, positions: int) -> dict[str, Any]:

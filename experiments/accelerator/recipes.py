@@ -5,22 +5,20 @@ are those of the training steps; compilation is stated apart.
 """
 
 import dataclasses
-import functools
-import json
 import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.accelerator.cases import Case
 from experiments.accelerator.data import crops
 from experiments.accelerator.learning import learn
+from experiments.accelerator.results import Results
 from experiments.accelerator.sizes import Sizes
 from experiments.recipe import INGREDIENTS, RECIPES
 from igpt_jax.config import DataConfig, ParallelConfig, RunConfig
+from igpt_jax.evaluate.forward import in_batches, mean_nats
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.objectives import autoregressive
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.state import init_params
 
@@ -36,11 +34,7 @@ def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
 
 def _best_of_torch(directory: pathlib.Path) -> dict[str, Any]:
     """The figures of torch's training with the lowest held-out loss; {} if there are none."""
-    path = directory / "peers.json"
-    measured = json.loads(path.read_text())["cases"] if path.exists() else {}
-    figures = [
-        outcome["figures"] for name, outcome in measured.items() if name.startswith("learn S") and "figures" in outcome
-    ]
+    figures = Results.open(directory, "peers").figures("learn S, .*")
     return min(figures, key=lambda its: its["held-out loss"], default={})
 
 
@@ -49,13 +43,7 @@ def _learn(sizes: Sizes, steps: int, best_of_torch: dict[str, Any]) -> dict[str,
     model = ImageGPT(run.model)
     training_nt, held_out_nt = crops(run.model)
     learned = learn(run, init_params(model, 0, mesh), training_nt, mesh)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def nats(model: ImageGPT, params: Any, tokens_bt: jax.Array) -> jax.Array:
-        return autoregressive(model, params, {"tokens": tokens_bt}, jax.random.key(0))[0]
-
-    batches = np.split(held_out_nt, len(held_out_nt) // sizes.race_images)
-    loss = float(np.mean([nats(model, learned.params, tokens_bt) for tokens_bt in batches]))
+    loss = mean_nats(model, learned.params, in_batches({"tokens": held_out_nt}, sizes.race_images), mesh)
     figures = {"held-out loss": loss, "seconds": learned.seconds, "compile seconds": learned.compile_seconds}
     if best_of_torch:
         figures |= {

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,11 @@ class Results:
     def has(self, case: str) -> bool:
         """Whether the case has figures; a case that failed has none."""
         return "figures" in self.content["cases"].get(case, {})
+
+    def figures(self, pattern: str) -> list[dict[str, Any]]:
+        """The figures of the cases whose whole names match a regular expression, without those that failed."""
+        cases = self.content["cases"]
+        return [cases[name]["figures"] for name in cases if re.fullmatch(pattern, name) and self.has(name)]
 
     def add(self, case: str, outcome: dict[str, Any], seconds: float) -> None:
         """Records the outcome of a case, {"figures": {...}} or {"error": text}, and how long it took."""

@@ -105,6 +105,17 @@ def random_weights(config: ModelConfig, device: str) -> dict[str, torch.Tensor]:
     }
 
 
+def previous_tokens(tokens_bt: torch.Tensor, sos: int) -> torch.Tensor:
+    """The token before each position, (b, t): the start token `sos`, and then all tokens but the last."""
+    start_b1 = torch.full((len(tokens_bt), 1), sos, device=tokens_bt.device)
+    return torch.cat([start_b1, tokens_bt[:, :-1]], dim=1)
+
+
+def cross_entropy(logits_btv: torch.Tensor, tokens_bt: torch.Tensor) -> torch.Tensor:
+    """The mean negative log-likelihood of the tokens, a float32 scalar in nats per token."""
+    return F.cross_entropy(logits_btv.flatten(0, 1).float(), tokens_bt.flatten())
+
+
 def trainer(
     model: torch.nn.Module, tokens_bt: torch.Tensor, sos: int, learning_rate: float, *, fused: bool = False
 ) -> Callable[[], float]:
@@ -122,14 +133,12 @@ def trainer(
     """
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
-    start_b1 = torch.full((len(tokens_bt), 1), sos, device=tokens_bt.device)
-    previous_bt = torch.cat([start_b1, tokens_bt[:, :-1]], dim=1)
+    previous_bt = previous_tokens(tokens_bt, sos)
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
         output = model(previous_bt)
-        logits_btv = output if isinstance(output, torch.Tensor) else output.logits
-        loss = F.cross_entropy(logits_btv.flatten(0, 1).float(), tokens_bt.flatten())
+        loss = cross_entropy(output if isinstance(output, torch.Tensor) else output.logits, tokens_bt)
         loss.backward()
         optimizer.step()
         return loss.item()

@@ -84,7 +84,7 @@ def test_codes_and_pixels_are_probed_through_the_same_layers_at_the_same_context
     for kind in ("codes", "pixels"):
         layers = [row.key for row in rows if row.key.startswith(f"{kind}-layer-")]
         assert layers == [f"{kind}-layer-{layer}" for layer in range(codes.model.layers + 1)]
-    measured = [{"key": row.key, "values": {"0": 1.0}, "mean": 1.0, "std": None} for row in rows]
+    measured = [{"name": row.name, "key": row.key, "values": {"0": 1.0}, "mean": 1.0, "std": None} for row in rows]
     codes_and_pixels.draw(tmp_path / "figure.png", measured)
     assert (tmp_path / "figure.png").stat().st_size
 
