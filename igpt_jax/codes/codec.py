@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import flax.traverse_util
@@ -19,6 +20,7 @@ from igpt_jax.codes.network import Decoder, Encoder, to_floats, to_levels
 from igpt_jax.codes.quantize import fsq, fsq_values, vq
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
+from igpt_jax.progress import track
 from igpt_jax.storage import as_path, local_copy
 from igpt_jax.typed import read_dataclass
 from igpt_jax.types import Params
@@ -80,10 +82,10 @@ class Codec:
         if images.shape[1] % self.scale:
             raise InputError(f"images have a side of {images.shape[1]} pixels; resize it to a multiple of {self.scale}")
         codes = _in_batches(functools.partial(_encode, self.config, self.params), images)
-        return codes.reshape(len(images), -1)
+        return np.concatenate(list(codes)).reshape(len(images), -1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Converts codes to pictures.
+        """Converts codes to pictures, and shows its progress.
 
         Args:
           tokens: (b, r*r) integers in [0, vocabulary), in raster order.
@@ -95,7 +97,8 @@ class Codec:
           InputError: the codes have another shape or dtype, or one is out of range.
         """
         codes_bhw = check_grid(tokens, len(self), "codec").astype(np.int32)
-        return _in_batches(functools.partial(_decode, self.config, self.params), codes_bhw)
+        pictures = _in_batches(functools.partial(_decode, self.config, self.params), codes_bhw)
+        return np.concatenate(list(track(pictures, "decoding", len(codes_bhw), "picture", len)))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a safetensors file, atomically."""
@@ -144,15 +147,13 @@ def _decode(config: NetworkConfig, params: Params, codes_bhw: jax.Array) -> jax.
     return to_levels(pictures)
 
 
-def _in_batches(function: Any, items: np.ndarray) -> np.ndarray:
+def _in_batches(function: Any, items: np.ndarray) -> Iterator[np.ndarray]:
     """Calls a function on parts of one size, of which the last is filled up, so that it is compiled once."""
     size = min(_BATCH, max(1, len(items)))
-    parts = []
     for start in range(0, max(1, len(items)), size):
         part = items[start : start + size]
         filled = np.concatenate([part, np.zeros((size - len(part), *items.shape[1:]), items.dtype)])
-        parts.append(np.asarray(function(filled))[: len(part)])
-    return np.concatenate(parts)
+        yield np.asarray(function(filled))[: len(part)]
 
 
 def _flat(params: Params) -> dict[str, np.ndarray]:

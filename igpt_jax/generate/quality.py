@@ -7,7 +7,9 @@ what perfect samples would get.
 
 import numpy as np
 
-_CHUNK = 64  # images compared at once with all training images
+from igpt_jax.progress import track
+
+_CHUNK = 256  # training images that are compared at once; as float64 they take eight times their bytes
 
 
 def nearest(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -20,15 +22,18 @@ def nearest(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Returns:
       The distances, (b,) float64 in 0..255, where 0 is an exact copy; and the indices into `train`, (b,) integers.
     """
-    train_bd = train.reshape(len(train), -1).astype(np.float64)
-    squares_b = (train_bd**2).sum(axis=1)
-    distances, indices = [], []
-    for start in range(0, len(images), _CHUNK):
-        chunk_bd = images[start : start + _CHUNK].reshape(-1, train_bd.shape[1]).astype(np.float64)
-        squared = (chunk_bd**2).sum(axis=1)[:, None] + squares_b - 2 * chunk_bd @ train_bd.T  # exact: all are integers
-        indices.append(squared.argmin(axis=1))
-        distances.append(np.sqrt(squared.min(axis=1) / train_bd.shape[1]))
-    return np.concatenate(distances), np.concatenate(indices)
+    images_bd = images.reshape(len(images), -1).astype(np.float64)
+    squares_b = np.einsum("bd,bd->b", images_bd, images_bd)
+    best_b, index_b = np.full(len(images), np.inf), np.zeros(len(images), np.int64)
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(train), _CHUNK)]
+    for chunk in track(chunks, "nearest training images", len(train), "image", lambda chunk: len(train[chunk])):
+        train_nd = train[chunk].reshape(-1, images_bd.shape[1]).astype(np.float64)
+        squares_n = np.einsum("nd,nd->n", train_nd, train_nd)
+        squared_bn = squares_b[:, None] + squares_n - 2 * images_bd @ train_nd.T  # exact: all are integers
+        squared_b = squared_bn.min(axis=1)
+        index_b = np.where(squared_b < best_b, chunk.start + squared_bn.argmin(axis=1), index_b)
+        best_b = np.minimum(squared_b, best_b)
+    return np.sqrt(best_b / images_bd.shape[1]), index_b
 
 
 def divergences(tokens_bt: np.ndarray, train_bt: np.ndarray, vocabulary: int) -> dict[str, float]:

@@ -10,13 +10,13 @@ RNG = np.random.default_rng(0)
 
 
 def test_the_nearest_image_and_its_distance_are_those_of_all_pairs():
-    images, train = (RNG.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in (70, 90))
-    images[3] = train[17]
+    images, train = (RNG.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in (70, 600))
+    images[3] = train[517]
     distances_b, indices_b = nearest(images, train)
-    pairs = scipy.spatial.distance.cdist(images.reshape(70, -1).astype(float), train.reshape(90, -1).astype(float))
+    pairs = scipy.spatial.distance.cdist(images.reshape(70, -1).astype(float), train.reshape(600, -1).astype(float))
     np.testing.assert_array_equal(indices_b, pairs.argmin(axis=1))
     np.testing.assert_allclose(distances_b, pairs.min(axis=1) / np.sqrt(48))
-    assert (distances_b[3], indices_b[3]) == (0, 17)
+    assert (distances_b[3], indices_b[3]) == (0, 517)
 
 
 def test_the_divergence_is_scipys_and_reaches_its_bounds():
