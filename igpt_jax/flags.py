@@ -226,7 +226,12 @@ def _define_generation(define: _Define, command: str) -> None:
             "For bert models: Gibbs sweeps after that, each sampling every hidden pixel again given all others.",
         )
     if command == "quality":
-        define("integer", "views", 8, "Number of augmented views of each training image to compare the samples with.")
+        define(
+            "integer",
+            "views",
+            8,
+            "Number of augmented views of each training image to compare the samples with; 1 if all views are alike.",
+        )
         define("string", "metrics", "", "Metrics to compute in the features of a network: any of fid,kid,prdc.")
         define(
             "string",

@@ -117,7 +117,8 @@ def _measure_run(
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
     model, params, palette = load(workdir, mesh=run.mesh)
     test_bt, _ = _tokens(run.examples(run.test_source))
-    train_bt, labels_b = _tokens(run.examples(run.train_source, options.views))
+    views = options.views if run.training_images_vary else 1
+    train_bt, labels_b = _tokens(run.examples(run.train_source, views))
     test_bt, train = test_bt[: options.n], palette.decode(train_bt)
     if options.samples:
         samples_bt = palette.encode(read_images(options.samples))
@@ -138,7 +139,7 @@ def _measure_run(
     result = {
         "samples": len(samples_bt),
         "held_out": len(test_bt),
-        "training": {"images": len(run.train_source), "views": options.views},
+        "training": {"images": len(run.train_source), "views": views},
         "sampler": dataclasses.asdict(sampler) | {"seed": options.seed},
     }
     nearest_of = {name: nearest(its_images, train) for name, its_images in images.items()}

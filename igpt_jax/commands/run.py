@@ -139,9 +139,14 @@ class Run:
         return augmentations(self.config.data, self.config.model.resolution * self.palette.scale)
 
     @property
-    def evaluation_augmentation(self) -> Augmentation:
-        """How an image is brought to the size that the palette or codec encodes, where nothing is learned from it."""
-        return self._augmentations[1]
+    def training_images_vary(self) -> bool:
+        """Whether a training image looks different every time that it is seen."""
+        return _varies(self.train_source, self._augmentations[0])
+
+    @property
+    def evaluation_images_vary(self) -> bool:
+        """Whether an image of `test_source` looks different every time that it is seen."""
+        return _varies(self.test_source, self._augmentations[1])
 
     def batches_from(self, step: int) -> Iterator[HostBatch]:
         """This process's part of the training batches, from a 0-based step on."""
@@ -202,7 +207,7 @@ class Run:
         if isinstance(self.test_source, TokenSource):
             return self.palette.decode(next(self.examples(self.test_source))["tokens"][:n])
         stream = originals(
-            self.test_source, self.evaluation_augmentation, batch_size=n, max_skipped=self.config.data.tolerated
+            self.test_source, self._augmentations[1], batch_size=n, max_skipped=self.config.data.tolerated
         )
         return next(stream)["image"]
 
@@ -215,3 +220,7 @@ def saved_config(workdir: pathlib.Path) -> RunConfig:
     """
     config, _ = read_config(workdir)
     return config
+
+
+def _varies(source: Source, augmentation: Augmentation) -> bool:
+    return source.is_random or (augmentation.is_random and not isinstance(source, TokenSource))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 
 from igpt_jax.config import RunConfig
-from igpt_jax.data.records import TokenSource
 from igpt_jax.data.tokenizer import tokenizer_file
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import check_batch, check_model
@@ -122,8 +121,7 @@ def _check_classes(run: "Run") -> None:
 
 def _check_views(run: "Run") -> None:
     views, name = run.config.evaluate.views, run.config.data.name
-    augmented = not isinstance(run.test_source, TokenSource) and run.evaluation_augmentation.is_random
-    if views > 1 and not (augmented or run.test_source.is_random):
+    if views > 1 and not run.evaluation_images_vary:
         raise InputError(
             f"evaluate.views={views}, but an evaluation image of data.name={name} looks the same every time; set "
             "evaluate.views=1"

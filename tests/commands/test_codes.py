@@ -173,6 +173,8 @@ def test_a_run_on_codes_draws_whole_pictures(workdir, model):
         assert arrays["tokens"].shape == (1, 1, 16)
     assert igpt("score", f"--workdir={model}", f"--images={model / 'samples'}") == 0
     assert igpt("quality", f"--workdir={model}", "--n=8") == 0
+    training = json.loads((model / "quality" / "quality.json").read_text())["training"]
+    assert training["views"] == 1  # codes look the same every time
 
 
 def test_the_library_takes_such_a_model_as_any_other(model, tmp_path):
