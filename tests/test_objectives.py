@@ -18,6 +18,7 @@ from igpt_jax.train.step import jit_train_step
 from tests import reference
 
 TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=4, vocabulary=9)
+jit = functools.partial(jax.jit, static_argnums=0)  # of functions whose first argument is the network
 
 
 def tokens(batch=8, seed=0):
@@ -27,13 +28,13 @@ def tokens(batch=8, seed=0):
 def test_the_first_loss_is_ln_v():
     mesh = make_mesh(ParallelConfig(data=1), jax.devices()[:1])
     params = init_params(ig.ImageGPT(TINY), 0, mesh)
-    loss, _ = autoregressive(ig.ImageGPT(TINY), params, {"tokens": tokens()}, jax.random.key(0))
+    loss, _ = jit(autoregressive)(ig.ImageGPT(TINY), params, {"tokens": tokens()}, jax.random.key(0))
     assert loss == pytest.approx(np.log(TINY.vocabulary), rel=1e-6)
 
 
 def test_the_loss_is_the_mean_negative_log_likelihood_of_the_references_logits():
     params = trained_somewhere(TINY)
-    loss, metrics = autoregressive(ig.ImageGPT(TINY), params, {"tokens": tokens(batch=2)}, jax.random.key(0))
+    loss, metrics = jit(autoregressive)(ig.ImageGPT(TINY), params, {"tokens": tokens(batch=2)}, jax.random.key(0))
     nats = []
     for tokens_t in tokens(batch=2):
         logits_tv, _ = reference.forward(params, tokens_t, TINY.heads, "ar")
@@ -46,13 +47,13 @@ def trained_somewhere(config):
     """Parameters away from their start, where the heads are no longer zero."""
     mesh = make_mesh(ParallelConfig(data=1), jax.devices()[:1])
     params = init_params(ig.ImageGPT(config), 0, mesh)
-    return jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    return jax.tree.map(lambda x: x + 0.3 * np.cos(np.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
 
 
 def test_the_bert_loss_is_the_mean_over_images_of_the_mean_over_hidden_positions():
     config, rng = dataclasses.replace(TINY, objective="bert"), jax.random.key(3)
     params, batch = trained_somewhere(config), {"tokens": tokens(batch=4)}
-    loss, metrics = bert(ig.ImageGPT(config), params, batch, rng, mask_rate=0.15)
+    loss, metrics = jit(bert)(ig.ImageGPT(config), params, batch, rng, mask_rate=0.15)
     mask_bt = np.asarray(jax.random.bernoulli(rng, 0.15, (4, TINY.context)))
     nats = []
     for tokens_t, mask_t in zip(batch["tokens"], mask_bt, strict=True):
@@ -68,9 +69,9 @@ def test_an_image_of_which_nothing_is_hidden_does_not_count():
     rng = jax.random.key(0)
     hidden_b = np.asarray(jax.random.bernoulli(rng, 0.02, (8, TINY.context))).any(axis=1)
     assert 0 < hidden_b.sum() < 8
-    loss, _ = bert(ig.ImageGPT(config), params, {"tokens": tokens()}, rng, mask_rate=0.02)
+    loss, _ = jit(bert)(ig.ImageGPT(config), params, {"tokens": tokens()}, rng, mask_rate=0.02)
     assert loss == pytest.approx(np.log(TINY.vocabulary), rel=1e-6)
-    loss, _ = bert(ig.ImageGPT(config), params, {"tokens": tokens()}, rng, mask_rate=1e-9)
+    loss, _ = jit(bert)(ig.ImageGPT(config), params, {"tokens": tokens()}, rng, mask_rate=1e-9)
     assert loss == 0
 
 
@@ -99,7 +100,7 @@ def test_every_parameter_gets_a_gradient_after_a_few_steps():
     batch = put_batch({"tokens": tokens()}, mesh)
     for _ in range(3):
         state, _ = step(state, batch)
-    gradient, _ = jax.grad(autoregressive, argnums=1, has_aux=True)(model, state.params, batch, jax.random.key(0))
+    gradient, _ = jit(jax.grad(autoregressive, argnums=1, has_aux=True))(model, state.params, batch, jax.random.key(0))
     # The bias of the keys shifts every score of a query alike, which softmax ignores: its gradient is zero.
     key_bias = gradient["blocks"]["attention"]["key"].pop("bias")
     np.testing.assert_allclose(key_bias, 0, atol=1e-7)
@@ -113,8 +114,9 @@ def test_every_parameter_gets_a_gradient_after_a_few_steps():
 def test_heads_that_are_not_zero_pass_a_gradient_to_every_parameter_at_once(heads):
     config = dataclasses.replace(TINY, **heads)
     params = init_params(ig.ImageGPT(config), 0, make_mesh(ParallelConfig(), jax.devices()[:1]))
-    gradient = jax.jit(jax.grad(autoregressive, argnums=1, has_aux=True), static_argnums=0)
-    gradient, _ = gradient(ig.ImageGPT(config), params, {"tokens": tokens()}, jax.random.key(0))
+    gradient, _ = jit(jax.grad(autoregressive, argnums=1, has_aux=True))(
+        ig.ImageGPT(config), params, {"tokens": tokens()}, jax.random.key(0)
+    )
     for path, leaf in jax.tree.leaves_with_path(gradient):
         for layer in leaf if "blocks" in jax.tree_util.keystr(path) else [leaf]:
             assert jnp.abs(layer).max() > 1e-8, jax.tree_util.keystr(path)
@@ -154,8 +156,9 @@ def test_every_parameter_that_a_weighted_loss_reads_gets_a_gradient(weights, hea
     config = dataclasses.replace(TINY, classes=5, head_layer=head_layer)
     params, batch = trained_somewhere(config), {"tokens": tokens(), "label": np.arange(8) % 5}
     objective = objective_function(ObjectiveConfig("ar", 0.15, *weights))
-    gradient = jax.jit(jax.grad(objective, argnums=1, has_aux=True), static_argnums=0)
-    gradient, _ = gradient(ig.ImageGPT(config), params, batch, jax.random.key(0))
+    gradient, _ = jit(jax.grad(objective, argnums=1, has_aux=True))(
+        ig.ImageGPT(config), params, batch, jax.random.key(0)
+    )
     blocks = gradient.pop("blocks")
     gradient["blocks"] = {str(i): jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(TINY.layers)}
     norms = {

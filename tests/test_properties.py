@@ -95,6 +95,7 @@ def test_tokens_pass_exactly_where_they_are_integers_of_the_vocabulary(tokens):
             check_tokens(config, tokens)
 
 
+@settings(max_examples=15)  # every palette fills a table of all colors
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.just(3)), unique=False), st.data())
 def test_colors_of_the_palette_keep_their_tokens(colors, data):
     colors = np.unique(colors, axis=0)

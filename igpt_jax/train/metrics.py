@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import tqdm
 
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
+from igpt_jax.progress import SECONDS
 
 METRICS = "metrics.jsonl"
 
@@ -160,10 +162,19 @@ class Progress:
     """A live bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, start_step: int, steps: int):
-        self._steps = steps
+        self._start_step, self._steps = start_step, steps
+        self._start = self._last_line = time.monotonic()
         self._bar = tqdm.tqdm(
             total=steps, initial=start_step, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
         )
+
+    def reached(self, step: int) -> None:
+        """Moves the bar; elsewhere, prints a line if there has been none for `SECONDS`."""
+        if not self._bar.disable:
+            self._bar.update(step - self._bar.n)
+        elif (now := time.monotonic()) >= self._last_line + SECONDS:
+            seconds_a_step = (now - self._start) / (step - self._start_step)
+            self._print(step, seconds_a_step * (self._steps - step))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows step, loss in nats per token, accuracy if any, images/s, time left, and MFU where it is known."""
@@ -174,11 +185,15 @@ class Progress:
         if "mfu" in scalars:
             words.append(f"MFU {scalars['mfu']:.0%}")
         if self._bar.disable:
-            remaining = datetime.timedelta(seconds=round(scalars["seconds_remaining"]))
-            print(f"step {step}/{self._steps}", *words, f"{remaining} left", sep=" | ", file=sys.stderr, flush=True)
+            self._print(step, scalars["seconds_remaining"], *words)
         else:
             self._bar.set_postfix_str(" | ".join(words), refresh=False)
             self._bar.update(step - self._bar.n)
+
+    def _print(self, step: int, seconds_remaining: float, *words: str) -> None:
+        remaining = datetime.timedelta(seconds=round(seconds_remaining))
+        print(f"step {step}/{self._steps}", *words, f"{remaining} left", sep=" | ", file=sys.stderr, flush=True)
+        self._last_line = time.monotonic()
 
     def close(self) -> None:
         """Leaves the terminal on a fresh line."""

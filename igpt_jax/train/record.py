@@ -115,6 +115,9 @@ class Record:
             scalars["learning_rate"] = float(self._schedule(step - 1))
             for writer in self._files + self._progress:
                 writer.write_scalars(step, scalars)
+        else:
+            for progress in self._progress:
+                progress.reached(step)
 
     def _stop(self, step: int, index: jax.Array, metrics: Mapping[str, jax.Array]) -> NoReturn:
         evidence: dict[str, Any] = {

@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igpt_jax.codes.quantize import Codebook, first_codebook, fsq, fsq_values, update_codebook, vq
+from igpt_jax.codes import quantize
+from igpt_jax.codes.quantize import Codebook, first_codebook, fsq_values
 
 LEVELS = (5, 4, 2)
+fsq = jax.jit(quantize.fsq, static_argnums=1)
+vq = jax.jit(quantize.vq)
+update_codebook = jax.jit(quantize.update_codebook, static_argnames="decay")
 
 
 def test_every_code_is_the_code_of_its_own_values():

@@ -1,14 +1,17 @@
 """Decoding with a cache against the full forward."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import igpt_jax as ig
-from igpt_jax.model.decode import decode, decoding_weights, grow_cache, init_cache
+from igpt_jax.model import decode as decoding
+from igpt_jax.model.decode import decoding_weights, grow_cache, init_cache
 from tests.model.test_image_gpt import apply, draw_params
 
 TINY = ig.ModelConfig(layers=2, width=16, heads=2, resolution=4, vocabulary=5)
+decode = jax.jit(decoding.decode, static_argnums=0)
 
 
 @pytest.mark.parametrize("window", [1, 3])

@@ -26,6 +26,15 @@ def without_times(lines):
     return [{name: x for name, x in line.items() if "second" not in name and "wait" not in name} for line in lines]
 
 
+def test_slow_steps_are_told_between_the_logged_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("igpt_jax.train.metrics.SECONDS", 0)
+    train(tmp_path, config=with_options(log_every=4))
+    lines = [line.split(" | ") for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [line[0] for line in lines] == [f"step {step}/6" for step in range(1, 7)]
+    assert [step for step, line in enumerate(lines, 1) if "nats/token" in line[1]] == [4, 6]
+    assert all(line[-1].endswith(" left") for line in lines)
+
+
 def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
     undisturbed = run(tmp_path / "a")
 
