@@ -7,13 +7,14 @@ import importlib.metadata
 import json
 import pathlib
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import PreservationPolicy
+from orbax.checkpoint.checkpoint_managers import PreservationContext, PreservationPolicy
 
 from igpt_jax import __version__
 from igpt_jax.config import RunConfig
@@ -50,12 +51,14 @@ class Checkpoints:
 
         Args:
           workdir: of the run.
-          keep: which checkpoints are kept when a new one is complete.  Without it, they are opened for reading only.
+          keep: which checkpoints are kept when a new one is complete.  It may look at their steps alone.  Without it,
+            they are opened for reading only.
 
         Raises:
           InputError: orbax's metadata of a checkpoint are damaged.
         """
         self._directory = absolute(workdir) / "checkpoints"
+        self._keep: Any = keep
         self._manager: Any = None  # orbax's, or None where there is nothing to read
         if keep:
             options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
@@ -154,6 +157,21 @@ class Checkpoints:
     def save_params(self, step: int, params: Params, config: RunConfig, palette: Tokenizer) -> None:
         """Writes parameters without optimizer state: enough to evaluate and sample, not to resume training."""
         self._save(step, {"params": params}, config, palette)
+
+    def remove_old(self) -> None:
+        """Removes what `keep` does not keep, also what a run had no time to remove before it was killed.
+
+        Raises:
+          InputError: a checkpoint could not be written or removed.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            steps = sorted(self.steps)
+            infos = [types.SimpleNamespace(step=step) for step in steps]
+            kept = self._keep.should_preserve(infos, context=PreservationContext())
+            for step, keeps in zip(steps, broadcast_from_primary(np.array(kept)), strict=True):
+                if not keeps:
+                    self._manager.delete(step)
 
     def _save(self, step: int, items: dict[str, Any], config: RunConfig, palette: Tokenizer) -> None:
         about = {

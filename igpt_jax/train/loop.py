@@ -84,6 +84,7 @@ def fit(
             state = beginning(config, model, optimizer, mesh, initial_params)
         start = int(state.step)
         if _has_ended(config, workdir, start):
+            checkpoints.remove_old()
             return state
 
         # The batches of a resumed run begin where the checkpoint ends, since a batch is a function of seed and step.
@@ -121,6 +122,7 @@ def fit(
                 if evaluates:
                     record.write_evaluation(step, _interruptible(preemption, evaluate, state.params))
                     ended = _has_ended(config, workdir, step)
+            checkpoints.remove_old()
         except Preempted:
             record.flush()
             checkpoints.save(state, config, palette)

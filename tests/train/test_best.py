@@ -119,9 +119,19 @@ def test_more_patience_goes_on_where_a_run_has_stopped(stopped, tmp_path):
 
 def test_the_last_step_of_a_run_that_keeps_its_best_may_be_the_best(tmp_path):
     config = dataclasses.replace(CONFIG, steps=3, stop_after=0)
-    state = train(tmp_path, config=config, evaluate=lambda params: {"validation/nats_per_token": -params["sos"].size})
+    falling = itertools.count(9, -1)
+    state = train(tmp_path, config=config, evaluate=lambda _: {"validation/nats_per_token": next(falling)})
     assert int(state.step) == 3
     assert [line["step"] for line in metrics_of(tmp_path) if "validation/nats_per_token" in line] == [2, 3]
+    assert checkpoints_in(tmp_path) == ["3"]
+
+
+def test_what_a_killed_run_had_no_time_to_remove_is_removed_at_the_end(tmp_path):
+    config = with_options(steps=3, checkpoint_every=1, keep_checkpoints=3)
+    train(tmp_path, config=config)
+    assert checkpoints_in(tmp_path) == ["1", "2", "3"]
+    train(tmp_path, config=dataclasses.replace(config, keep_checkpoints=1))
+    assert checkpoints_in(tmp_path) == ["3"]
 
 
 def test_a_run_starts_from_the_parameters_that_it_is_given_and_needs_them_once(tmp_path):
