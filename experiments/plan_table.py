@@ -16,8 +16,8 @@ SLICES = {
     PRETRAINING.format("s", 32): ("v4:2x2x2", "v5e:2x4", "v5e:4x4", "v5e:8x8", "v5p:2x2x2", "v6e:2x4"),
     PRETRAINING.format("m", 32): ("v4:2x2x4", "v5e:4x4", "v5e:8x8", "v5p:2x2x4", "v6e:4x4"),
     PRETRAINING.format("l", 32): ("v4:2x4x4", "v5e:4x4", "v5e:8x8", "v5p:2x2x4", "v6e:4x4", "tpu7x:2x2x2"),
-    PRETRAINING.format("l", 48): ("v4:4x4x4", "v5e:8x8", "v5p:2x2x4", "v6e:8x8", "tpu7x:2x2x2"),
-    (XL := PRETRAINING.format("xl", 64)): ("v4:4x4x4", "v5e:8x8", "v5p:4x4x4", "v6e:8x8", "tpu7x:4x4x4"),
+    PRETRAINING.format("l", 48): ("v4:4x4x4", "v5e:8x8", "v5p:2x2x4", "v6e:8x8"),
+    (XL := PRETRAINING.format("xl", 64)): ("v4:4x4x4", "v5e:8x8", "v5p:4x4x4", "v6e:8x8", "tpu7x:2x2x4", "tpu7x:4x4x4"),
     **{MODERN.format(size): ("v5e:4x4", "v6e:4x4") for size in ("s", "m", "l")},
 }
 STEPS = {XL: 2_000_000}
