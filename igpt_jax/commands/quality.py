@@ -142,10 +142,11 @@ def _measure_run(
         "training": {"images": len(run.train_source), "views": views},
         "sampler": dataclasses.asdict(sampler) | {"seed": options.seed},
     }
-    nearest_of = {name: nearest(its_images, train) for name, its_images in images.items()}
+    rms_b, index_b = nearest(np.concatenate([images[name] for name in SETS]), train)
+    rms_of = dict(zip(SETS, np.split(rms_b, [len(samples_bt)]), strict=True))
     result["nearest_training_image"] = {
         name: {"median": float(np.median(rms)), "minimum": float(rms.min()), "copies": int((rms == 0).sum())}
-        for name, (rms, _) in nearest_of.items()
+        for name, rms in rms_of.items()
     }
     result["jensen_shannon"] = {
         name: divergences(tokens_bt, train_bt, len(palette)) for name, tokens_bt in sets.items()
@@ -154,8 +155,8 @@ def _measure_run(
         result["labels"] = _labels(run, params, train_bt, labels_b, sets)
     if measures:
         result["features"] = _compare(options, measures, images, options.reference or train)
-    rms_b, index_b = nearest_of["samples"]
-    return result, (images["samples"][:SHOWN], train[index_b[:SHOWN]], rms_b[:SHOWN])
+    shown = images["samples"][:SHOWN]
+    return result, (shown, train[index_b[: len(shown)]], rms_b[: len(shown)])
 
 
 def _tokens(examples: Iterator[HostBatch]) -> tuple[np.ndarray, np.ndarray]:
