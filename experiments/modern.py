@@ -15,12 +15,17 @@ run from a checkpoint of such a run.
 2. With three seeds, it trains the paper's recipe for all steps, for half and for a third of them; and the modern one
    for as many and for a sixth, as branches of one long run.  It measures test images, and the loss of photographs on
    new squares (held_out_loss.py).
-3. At a third of the steps, it adds each ingredient to the paper's recipe, and removes each from the modern one.
+3. At a third of the steps, it adds each ingredient to the paper's recipe, and removes each from the modern one.  Weight
+   decay needs Muon, so it is added to the modern recipe.
 4. It times a training step of all of them, in alternating rounds.
+
+Every run that was measured is in results/DATA/search.json or results/DATA/runs.json, and is not made again.  To go on
+with another machine's results, copy its results/ into the workdir first.
 """
 
 import argparse
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -35,6 +40,7 @@ from experiments.benchmark.measure import Side, compare, machine
 from experiments.benchmark.ours import training_step
 from experiments.held_out_loss import held_out_loss
 from experiments.recipe import INGREDIENTS, RECIPES, add_ingredients
+from experiments.records import recorded
 from experiments.runs import Job, Result, probe_accuracy, raw_pixels
 from experiments.scheduler import Scheduler, exit_status
 from experiments.tables import write_json
@@ -149,7 +155,7 @@ def branches(data: str, rates: dict[str, float]) -> dict[int, Job]:
     return jobs
 
 
-def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+def searched_rates(scheduler: Scheduler, data: str, records: pathlib.Path) -> dict[str, dict[str, float]]:
     """Searches the peak learning rates with the lowest held-out loss.
 
     The paper's recipe is searched at all steps, and the modern one at a third of them.
@@ -157,22 +163,23 @@ def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, dict[str,
     Args:
       scheduler: runs the jobs.
       data: a key of `EMBEDDED`.
+      records: the file that keeps the runs that were tried.  The rates are written beside it, to rates.json.
 
     Returns:
-      {recipe: {argument: rate}}; and the nats per token of every job that was tried, by its name.
+      {recipe: {argument: rate}}.
 
     Raises:
       RunFailed: a job failed.
     """
-    tried: dict[str, float] = {}
-    loss = held_out_loss(data, EMBEDDED[data][0], searching=True)
+
+    def prepare() -> Callable[[Result], dict[str, Any]]:
+        nats = held_out_loss(data, EMBEDDED[data][0], searching=True)
+        return lambda result: {"nats_per_token": nats(result)}
 
     def held_out(names: Sequence[str], steps: int, rates: dict[str, float]) -> float:
         candidate = training(data, names, steps, rates=rates, probe="last")
-        scheduler.make_all([candidate])
-        nats = loss(Result(candidate, scheduler.directory, SEARCHING_SEED))
-        tried[candidate.name] = nats
-        return -nats
+        (measured,) = recorded(records, [candidate], scheduler, prepare)
+        return -measured["nats_per_token"]
 
     def search_one(
         names: Sequence[str], steps: int, rates: dict[str, float], argument: str, values: Sequence[float]
@@ -185,7 +192,9 @@ def searched_rates(scheduler: Scheduler, data: str) -> tuple[dict[str, dict[str,
     modern = {"rate": RATES[1]}
     modern["muon_rate"] = search_one(names, third, modern, "muon_rate", MUON_RATES)
     modern["rate"] = search_one(names, third, modern, "rate", RATES)
-    return {"paper": paper, "modern": modern}, tried
+    rates = {"paper": paper, "modern": modern}
+    write_json(records.with_name("rates.json"), rates)
+    return rates
 
 
 def compared(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, Job]]:
@@ -197,7 +206,7 @@ def compared(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, J
 
 
 def ablated(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, Job]]:
-    """The jobs that add one ingredient to the paper's recipe or remove one from the modern one, each with a name.
+    """The jobs that add one ingredient to a recipe or remove one from the modern one, each with a name.
 
     They train for a third of the steps.  Adam's rate is that of the recipe that is changed; but where Muon is removed,
     it is the rate of the paper's recipe.
@@ -211,7 +220,8 @@ def ablated(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, Jo
         rest = tuple(other for other in whole if other != name)
         rest_rates = rates["paper" if name == "muon" else "modern"]
         named.append((f"modern - {name}", training(data, rest, steps, rates=rest_rates)))
-    return named
+    with_decay = training(data, (*whole, "weight_decay"), steps, rates=rates["modern"])
+    return [*named, ("modern + weight_decay", with_decay)]
 
 
 def main(arguments: list[str]) -> int:
@@ -244,38 +254,42 @@ def measure(options: argparse.Namespace, command: str) -> None:
     directory, workers = options.workdir, options.jobs
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", workers, environment)
-    scheduler = Scheduler(directory, SEEDS, "test", workers, environment)
+    schedulers = [Scheduler(directory, (seed,), "test", workers, environment) for seed in SEEDS]
     facts = {"command": command, "seeds": SEEDS, "machine": machine()}
-    rates: dict[str, dict[str, dict[str, float]]] = {}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for data in options.data:
-        rates[data], tried = searched_rates(searching, data)
-        write_json(directory / "results" / data / "search.json", facts | {"rates": rates[data], "held_out_nats": tried})
-    losses = {data: held_out_loss(data, EMBEDDED[data][0]) for data in options.data}
+    results = directory / "results"
+    rates = {data: searched_rates(searching, data, results / data / "search.json") for data in options.data}
+    rows: dict[str, list[dict[str, Any]]] = {data: [] for data in options.data}
     for stage in (compared, ablated):
         for data in options.data:
-            named_jobs = stage(data, rates[data])
-            scheduler.make_all([job for _, job in named_jobs])
-            rows.setdefault(data, []).extend(_row(name, job, directory, losses[data]) for name, job in named_jobs)
-            _write_results(directory / "results" / data, data, rows[data], facts)
+            names, jobs = zip(*stage(data, rates[data]), strict=True)
+            prepare = functools.partial(_measures, data)
+            by_seed = [recorded(results / data / "runs.json", jobs, one, prepare) for one in schedulers]
+            rows[data] += [_row(*one) for one in zip(names, jobs, zip(*by_seed, strict=True), strict=True)]
+            _write_results(results / data, data, rows[data], facts)
     for data in options.data:
         _time(rows[data], data)
-        _write_results(directory / "results" / data, data, rows[data], facts)
+        _write_results(results / data, data, rows[data], facts)
 
 
-def _row(name: str, job: Job, directory: pathlib.Path, loss: Callable[[Result], float]) -> dict[str, Any]:
-    results = [Result(job, directory, seed) for seed in SEEDS]
+def _measures(data: str) -> Callable[[Result], dict[str, Any]]:
+    """Returns a function that measures a finished run."""
+    nats = held_out_loss(data, EMBEDDED[data][0])
+    return lambda result: {
+        "nats_per_token": nats(result),
+        "probe": probe_accuracy(result),
+        "raw_pixels": raw_pixels(result),
+    }
+
+
+def _row(name: str, job: Job, by_seed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row of the table: a job with what was measured of it with each seed."""
     config = _config(job.arguments)
-    return {
-        "recipe": name,
-        "steps": config.steps,
-        "nats_per_token": [loss(result) for result in results],
-        "probe": [probe_accuracy(result) for result in results],
-        "raw_pixels": [raw_pixels(result) for result in results],
+    measured = {key: [one[key] for one in by_seed] for key in ("nats_per_token", "probe", "raw_pixels")}
+    rates = {
         "learning_rate": config.optimizer.learning_rate,
         "muon_learning_rate": config.optimizer.muon_learning_rate if config.optimizer.name == "muon" else None,
-        "arguments": job.arguments,
     }
+    return {"recipe": name, "steps": config.steps, "arguments": job.arguments} | measured | rates
 
 
 def _config(arguments: Sequence[str]) -> RunConfig:

@@ -47,6 +47,7 @@ from experiments.arguments import local_directory, read_arguments
 from experiments.benchmark.measure import machine
 from experiments.held_out_loss import held_out_loss
 from experiments.recipe import RECIPES, add_ingredients
+from experiments.records import recorded
 from experiments.runs import Job, Result, nats_per_token, probe_accuracy, raw_pixels, untrained, work_directory
 from experiments.scaling_law import (
     Optimum,
@@ -60,7 +61,6 @@ from experiments.scaling_law import (
     power_law,
     tokens_exponent,
 )
-from experiments.scaling_records import recorded
 from experiments.scaling_results import write_results
 from experiments.scaling_samples import frechet_distance
 from experiments.scheduler import Scheduler, exit_status

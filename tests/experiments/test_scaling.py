@@ -59,9 +59,9 @@ def test_what_cannot_run_is_refused(arguments, message):
         get_config(arguments)
 
 
-def record(records, run, nats, name=None):
+def record(records, run, nats, name=None, seed=scaling.SEED):
     """Adds what is recorded of a measured run."""
-    records[name or run.job.name] = {
+    records[f"{name or run.job.name}-seed{seed}"] = {
         "nats_per_token": nats,
         "probe_accuracy": 90 - 20 * (nats - 1),
         "frechet_distance": 5 * nats,
@@ -82,7 +82,7 @@ def measured(tmp_path):
             for rate in scale.rates[recipe]:
                 run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
                 nats = 2 + math.log(rate / scale.rates[recipe][1]) ** 2
-                record(searched, run, nats, f"{run.job.name}-{rate:g}")
+                record(searched, run, nats, f"{run.job.name}-{rate:g}", scaling.SEARCHING_SEED)
         for size in range(len(scale.shapes)):
             run = scaling.Run("miniature", recipe, scale.resolutions[0], scale.held_out_budget, size, 1e-3)
             record(runs, run, LAW(matmul_parameters(run.model), run.tokens))
@@ -119,7 +119,7 @@ def test_two_sizes_of_one_width_are_searched_apart(tmp_path):
             for rate in scale.rates[recipe]:
                 run = scaling.Run("paper", recipe, scale.resolutions[0], scale.budgets[budget], size, rate)
                 nats = 3 - 0.5 * budget + math.log(rate / scale.rates[recipe][wanted[size]]) ** 2
-                record(searched, run, nats, f"{run.job.name}-{rate:g}")
+                record(searched, run, nats, f"{run.job.name}-{rate:g}", scaling.SEARCHING_SEED)
     (tmp_path / "search.json").write_text(json.dumps(searched))
     scheduler = Scheduler(tmp_path, (scaling.SEARCHING_SEED,), "validation", 1, {})
     for recipe, rule in scaling.searched_rules("paper", scheduler, tmp_path / "search.json").items():

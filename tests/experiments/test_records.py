@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from experiments.records import recorded
 from experiments.runs import FINISHED, Job
-from experiments.scaling_records import recorded
 from experiments.scheduler import RunFailed, Scheduler
 
 JOBS = [Job(name, "train", "no_such_config.py", ()) for name in ("kept", "finished", "missing")]
@@ -15,7 +15,7 @@ JOBS = [Job(name, "train", "no_such_config.py", ()) for name in ("kept", "finish
 def test_runs_of_the_file_are_not_made_finished_ones_are_only_measured_and_a_failure_loses_neither(tmp_path):
     path = tmp_path / "results" / "runs.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"kept": {"nats_per_token": 1.0, "machine": "another one"}}))
+    path.write_text(json.dumps({"kept-seed0": {"nats_per_token": 1.0, "machine": "another one"}}))
     workdir = tmp_path / "finished-seed0"
     workdir.mkdir()
     (workdir / FINISHED).write_text(json.dumps({"result": ".", "commands": ["train"], "wall_seconds": 5.0}))
