@@ -1,0 +1,71 @@
+"""The comparison of recipes: the search of rates, and what an ablation changes."""
+
+import json
+import math
+
+import pytest
+
+from experiments import modern
+from experiments.recipe import INGREDIENTS, RECIPES
+from experiments.scheduler import Scheduler
+
+RATES = {"paper": {"rate": 0.006}, "modern": {"rate": 0.0015, "muon_rate": 0.06}}
+
+
+def test_the_search_finds_the_rates_with_the_lowest_held_out_loss_among_the_runs_that_are_kept(tmp_path):
+    def loss(rates, wanted):
+        return 1 + sum(math.log(rates[name] / wanted[name]) ** 2 for name in wanted)
+
+    records = {}
+    for rate in modern.RATES:
+        job = modern.training("digits", (), 1500, rates={"rate": rate}, probe="last")
+        records[f"{job.name}-seed{modern.SEARCHING_SEED}"] = {"nats_per_token": loss({"rate": rate}, RATES["paper"])}
+        for muon_rate in modern.MUON_RATES:
+            rates = {"rate": rate, "muon_rate": muon_rate}
+            job = modern.training("digits", RECIPES["modern"], 500, rates=rates, probe="last")
+            records[f"{job.name}-seed{modern.SEARCHING_SEED}"] = {"nats_per_token": loss(rates, RATES["modern"])}
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps(records))
+    scheduler = Scheduler(tmp_path, (modern.SEARCHING_SEED,), "validation", 1, {})
+    assert modern.searched_rates(scheduler, "digits", path) == RATES
+    assert json.loads((tmp_path / "rates.json").read_text()) == RATES
+
+
+def test_an_ablation_changes_the_options_of_one_ingredient_and_the_rates_alone():
+    third = modern.EMBEDDED["digits"][-1] // 3
+    rows = dict(modern.ablated("digits", RATES))
+    assert len(rows) == 2 * len(RECIPES["modern"]) + 1
+    for name, job in rows.items():
+        recipe, _, ingredient = name.split(" ")
+        whole = modern.training("digits", RECIPES[recipe], third, rates=RATES[recipe])
+        options, others = (flat(modern.get_config(",".join(one.arguments)).to_dict()) for one in (job, whole))
+        changed = {key for key in options if options[key] != others[key]}
+        rates = {"optimizer.learning_rate", "optimizer.muon_learning_rate"}
+        assert changed - rates == set(INGREDIENTS[ingredient]) - rates
+
+
+def flat(options, prefix=""):
+    """The options by their dotted names."""
+    named = {}
+    for key, value in options.items():
+        named |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return named
+
+
+@pytest.mark.parametrize(("nats", "reached"), [(0.58, "yes"), (0.6, "no")])
+def test_the_table_says_whether_a_recipe_reaches_the_loss_of_the_paper_s_after_all_its_steps(nats, reached):
+    def row(recipe, steps, nats):
+        return {
+            "recipe": recipe,
+            "steps": steps,
+            "nats_per_token": [nats] * 3,
+            "probe": [90.0] * 3,
+            "raw_pixels": [36.0] * 3,
+            "images_per_second": 100.0,
+            "speed": 0.8 if recipe == "modern" else 1.0,
+        }
+
+    rows = [row("paper", 500, 0.55), row("paper", 1500, 0.59), row("modern", 500, nats)]
+    last = modern.table("digits", rows).splitlines()[-1]
+    assert f"| {reached} |" in last
+    assert last.endswith("| 0.42 |")  # a third of the steps, each 1 / 0.8 as long
