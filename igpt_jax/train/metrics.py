@@ -164,6 +164,7 @@ class Progress:
     def __init__(self, start_step: int, steps: int):
         self._start_step, self._steps = start_step, steps
         self._start = self._last_line = time.monotonic()
+        self._seconds_a_step: float | None = None  # of the steps before the last logged one
         self._bar = tqdm.tqdm(
             total=steps, initial=start_step, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
         )
@@ -173,11 +174,13 @@ class Progress:
         if not self._bar.disable:
             self._bar.update(step - self._bar.n)
         elif (now := time.monotonic()) >= self._last_line + SECONDS:
-            seconds_a_step = (now - self._start) / (step - self._start_step)
+            seconds_a_step = self._seconds_a_step or (now - self._start) / (step - self._start_step)
             self._print(step, seconds_a_step * (self._steps - step))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows step, loss in nats per token, accuracy if any, images/s, time left, and MFU where it is known."""
+        if step < self._steps:
+            self._seconds_a_step = scalars["seconds_remaining"] / (self._steps - step)
         nats = scalars.get("nats_per_token", float("nan"))
         words = [f"{nats:.4f} nats/token", f"{scalars['images_per_second']:,.0f} images/s"]
         if "accuracy" in scalars:

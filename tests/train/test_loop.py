@@ -11,7 +11,7 @@ import igpt_jax as ig
 from igpt_jax.config import OptimizerConfig
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.checkpoint import Checkpoints
-from igpt_jax.train.metrics import read_metrics
+from igpt_jax.train.metrics import Progress, read_metrics
 from igpt_jax.train.state import init_params
 from tests.train.runs import PALETTE, assert_equal, batches_cut_off_at_5, metrics_of, train, with_options
 
@@ -33,6 +33,14 @@ def test_slow_steps_are_told_between_the_logged_ones(tmp_path, monkeypatch, caps
     assert [line[0] for line in lines] == [f"step {step}/6" for step in range(1, 7)]
     assert [step for step, line in enumerate(lines, 1) if "nats/token" in line[1]] == [4, 6]
     assert all(line[-1].endswith(" left") for line in lines)
+
+
+def test_between_logged_steps_the_time_left_is_that_of_the_logged_ones(monkeypatch, capsys):
+    monkeypatch.setattr("igpt_jax.train.metrics.SECONDS", 0)
+    progress = Progress(start_step=0, steps=100)
+    progress.write_scalars(10, {"images_per_second": 3.2, "seconds_remaining": 900.0})
+    progress.reached(50)
+    assert capsys.readouterr().err.splitlines()[-1] == "step 50/100 | 0:08:20 left"  # 10 seconds a step
 
 
 def test_a_run_cut_off_and_resumed_equals_an_undisturbed_one(tmp_path):
