@@ -92,10 +92,9 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         config.data.fold_validation = True  # all options are chosen, so the validation images train the model too
         config.optimizer.warmup_epochs = WARMUP_STEPS * config.data.batch_size / images
         config.evaluate.batch_size = 40
-        config.evaluate.probe.augmented_epochs = 3
         config.checkpoint_every = config.steps
-    if chosen["data"] == "digits":
-        config.evaluate.views = 3
+    if chosen["data"] == "digits":  # which look different every time
+        config.evaluate.views = config.evaluate.probe.augmented_epochs = 3
     add_ingredients(config, ingredients(chosen["with"]))
     if chosen["muon_rate"]:
         config.optimizer.muon_learning_rate = chosen["muon_rate"]
