@@ -1,5 +1,7 @@
 """Decides ten claims of the paper from the measured tables, by rules that were written before there were results.
 
+The tables beyond the paper try three of the claims again, by the same rules.
+
 A difference is computed for each seed.  It counts as positive if its mean over the seeds exceeds its standard error
 (the standard deviation of the differences, divided by the square root of the number of seeds).  With three seeds this
 is a weak test: it says more about the sign of a difference than about its size.
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from experiments import figure3_loss_and_probe, scales
+from experiments import figure3_loss_and_probe, in_color, scales
 from igpt_jax.errors import InputError
 
 FAR = 10.0  # points of accuracy
@@ -73,11 +75,11 @@ def _all_exceed(differences: dict[str, Difference], threshold: float = 0.0) -> _
     return all(difference.exceeds(threshold) for difference in differences.values()), differences
 
 
-def _rises_then_falls(measured: Measured) -> _Decision:
-    return _all_exceed(
+def _rises_then_falls(table: str, prefix: str = "") -> Callable[[Measured], _Decision]:
+    return lambda measured: _all_exceed(
         {
-            "best layer - first": Difference.of(0 - measured("figure2", "first-minus-best")),
-            "best layer - last": Difference.of(0 - measured("figure2", "last-minus-best")),
+            f"best layer - {end}": Difference.of(0 - measured(table, f"{prefix}{end}-minus-best"))
+            for end in ("first", "last")
         }
     )
 
@@ -103,22 +105,24 @@ def _larger_probes_better(measured: Measured) -> _Decision:
     return _all_exceed({"M - S": Difference.of(m - s), "L - M": Difference.of(l - m)})
 
 
-def _bars(measured: Measured, what: str) -> list[np.ndarray]:
-    """The bars of Figure 4 for "probe" or "finetune": of the autoregressive and of the BERT model."""
-    return [measured("figure4", f"{scales.STANDS_FOR}-{what}-{objective}") for objective in ("ar", "bert")]
+def _gap(measured: Measured, table: str, what: str) -> np.ndarray:
+    """How far the autoregressive model is above the BERT model in a table, for "probe" or "finetune"."""
+    ar, bert = (measured(table, f"{scales.STANDS_FOR}-{what}-{objective}") for objective in ("ar", "bert"))
+    return ar - bert
 
 
-def _ar_probes_better(measured: Measured) -> _Decision:
-    ar, bert = _bars(measured, "probe")
-    return _all_exceed({"AR - BERT, probed": Difference.of(ar - bert)})
+def _ar_probes_better(table: str) -> Callable[[Measured], _Decision]:
+    return lambda measured: _all_exceed({"AR - BERT, probed": Difference.of(_gap(measured, table, "probe"))})
 
 
-def _tuning_closes_the_gap(measured: Measured) -> _Decision:
-    (probed_ar, probed_bert), (tuned_ar, tuned_bert) = _bars(measured, "probe"), _bars(measured, "finetune")
-    probed, tuned = probed_ar - probed_bert, tuned_ar - tuned_bert
-    closed = Difference.of(probed - np.abs(tuned))
-    differences = {"gap probed": Difference.of(probed), "gap fine-tuned": Difference.of(tuned), "closed by": closed}
-    return closed.exceeds(), differences
+def _tuning_closes_the_gap(table: str) -> Callable[[Measured], _Decision]:
+    def decide(measured: Measured) -> _Decision:
+        probed, tuned = _gap(measured, table, "probe"), _gap(measured, table, "finetune")
+        closed = Difference.of(probed - np.abs(tuned))
+        gaps = {"gap probed": Difference.of(probed), "gap fine-tuned": Difference.of(tuned)}
+        return closed.exceeds(), gaps | {"closed by": closed}
+
+    return decide
 
 
 def _joint_is_no_worse(measured: Measured) -> _Decision:
@@ -164,15 +168,44 @@ def _mask_rates(measured: Measured) -> _Decision:
 MORE = "more than its standard error"
 
 
-def claims(scale: str) -> list[Claim]:
-    """The ten claims, in the order of experiments/README.md."""
+def _first(table: str, prefix: str = "", of: str = "") -> Claim:
+    rule = f"the layer that held-out images choose lies above the first and above the last by {MORE}"
+    return Claim(f"Accuracy by layer rises, then falls{of}", rule, (table,), _rises_then_falls(table, prefix))
+
+
+def _fourth(table: str) -> Claim:
+    return Claim("AR probes beat BERT's", f"the difference is {MORE}", (table,), _ar_probes_better(table))
+
+
+def _fifth(table: str) -> Claim:
+    return Claim(
+        "Fine-tuning closes the gap between AR and BERT",
+        f"the gap of the probes is wider than the fine-tuned one, either way round, by {MORE}",
+        (table,),
+        _tuning_closes_the_gap(table),
+    )
+
+
+def claims(tables: str, scale: str) -> list[Claim]:
+    """The claims that some tables decide.
+
+    Args:
+      tables: "all" for the ten claims, in the order of experiments/README.md; or the name of one table, of which those
+        beyond the paper try some of these claims again.
+      scale: "paper" or "miniature".
+    """
+    if tables == "in_color":
+        return [
+            _first(tables, f"{data}-{layers}-", f", on {name}, with {layers} layers")
+            for data, name in in_color.DATA.items()
+            for layers in in_color.DEPTHS
+        ]
+    if tables == "longer_bert":
+        return [_fourth(tables), _fifth(tables)]
+    if tables != "all":
+        return []
     return [
-        Claim(
-            "Accuracy by layer rises, then falls",
-            f"the layer that held-out images choose lies above the first and above the last by {MORE}",
-            ("figure2",),
-            _rises_then_falls,
-        ),
+        _first("figure2"),
         Claim(
             "Lower held-out loss goes with better probes over training",
             f"Spearman's correlation over a run's checkpoints, averaged over sizes, is on that side by {MORE}",
@@ -180,13 +213,8 @@ def claims(scale: str) -> list[Claim]:
             _loss_goes_with_probe(scale),
         ),
         Claim("Larger models probe better", f"M over S and L over M by {MORE}", ("table2",), _larger_probes_better),
-        Claim("AR probes beat BERT's", f"the difference is {MORE}", ("figure4",), _ar_probes_better),
-        Claim(
-            "Fine-tuning closes the gap between AR and BERT",
-            f"the gap of the probes is wider than the fine-tuned one, either way round, by {MORE}",
-            ("figure4",),
-            _tuning_closes_the_gap,
-        ),
+        _fourth("figure4"),
+        _fifth("figure4"),
         Claim(
             "The joint objective is at least as good as class-only",
             "it is not worse by more than the standard error",
@@ -215,12 +243,14 @@ def claims(scale: str) -> list[Claim]:
     ]
 
 
-def decide(tables: Mapping[str, Sequence[dict[str, Any]]], scale: str, command: str) -> list[dict[str, Any]]:
-    """Decides every claim.
+def decide(
+    wanted: Sequence[Claim], tables: Mapping[str, Sequence[dict[str, Any]]], command: str
+) -> list[dict[str, Any]]:
+    """Decides some claims.
 
     Args:
-      tables: the measured rows of every table, by its name.
-      scale: "paper" or "miniature".
+      wanted: from `claims`.
+      tables: the measured rows of the tables that they read, by name.
       command: the command line that made the tables, for the results.
 
     Returns:
@@ -230,7 +260,7 @@ def decide(tables: Mapping[str, Sequence[dict[str, Any]]], scale: str, command: 
       InputError: no seed has a value in every row that a claim needs.
     """
     decided = []
-    for claim in claims(scale):
+    for claim in wanted:
         measured = Measured({table: tables[table] for table in claim.tables})
         if not measured.seeds:
             raise InputError(f"{', '.join(claim.tables)} has no seed that every row was measured with")

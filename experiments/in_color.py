@@ -61,8 +61,8 @@ def _rows(data: str, layers: int) -> list[Row]:
     job = Job(f"pretrain-{run}", "train", "in_color.py", (f"data={data}", f"layers={layers}"))
     settings = [(f"layer {layer}", "%", of_layer(layer), f"layer-{layer}") for layer in range(layers + 1)]
     settings += [
-        (f"layer {layer} minus the chosen one", "points", minus_best(layer), f"layer-{layer}-minus-best")
-        for layer in (0, layers)
+        (f"layer {layer} minus the chosen one", "points", minus_best(layer), f"{end}-minus-best")
+        for end, layer in (("first", 0), ("last", layers))
     ]
     settings += [("raw pixels", "%", raw_pixels, "pixels"), ("untrained", "%", untrained, "untrained")]
     for step in steps("miniature"):

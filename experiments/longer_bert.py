@@ -19,7 +19,7 @@ from experiments.arguments import read_arguments
 from experiments.runs import Job, accuracy, accuracy_vote, measured_at, probe_accuracy, probe_vote
 from experiments.table1_probe import probing
 from experiments.table3_finetune import tuning
-from experiments.table5_pretrain import pretraining, pretraining_config
+from experiments.table5_pretrain import OBJECTIVE_NAMES, pretraining, pretraining_config
 from experiments.tables import Row
 from igpt_jax.report.curves import plot_curves
 
@@ -53,14 +53,17 @@ def rows(scale: str) -> list[Row]:
         nats = measured_at(step, 0)
         all_rows.append(Row("BERT", f"after {step:,} steps", unit="nats/token", job=longer, read=nats, key=f"{step}"))
     data = scales.STANDS_FOR
-    for name, pretrained in {"auto-regressive": pretraining("l", "ar", scale), "BERT": longer}.items():
+    for objective, pretrained in {"ar": pretraining("l", "ar", scale), "bert": longer}.items():
         probed, tuned = probing(pretrained, data, scale), tuning(pretrained, data, scale)
-        measured = {"linear probe": (probed, probe_accuracy), "fine-tuned": (tuned, accuracy)}
-        if name == "BERT":
-            measured["linear probe, vote of five masks"] = probed, probe_vote
-            measured["fine-tuned, vote of five masks"] = tuned, accuracy_vote
-        for setting, (job, read) in measured.items():
-            all_rows.append(Row(name, setting, job=job, read=read, key=f"{name}, {setting}"))
+        measured = {
+            "linear probe": (probed, probe_accuracy, f"probe-{objective}"),
+            "fine-tuned": (tuned, accuracy, f"finetune-{objective}"),
+        }
+        if objective == "bert":
+            measured["linear probe, vote of five masks"] = probed, probe_vote, "probe-bert-vote"
+            measured["fine-tuned, vote of five masks"] = tuned, accuracy_vote, "finetune-bert-vote"
+        for setting, (job, read, key) in measured.items():
+            all_rows.append(Row(OBJECTIVE_NAMES[objective], setting, job=job, read=read, key=f"{data}-{key}"))
     return all_rows
 
 

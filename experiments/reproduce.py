@@ -7,7 +7,8 @@ TABLE is one of table1 to table5, figure2 to figure4, ablations, or all of these
 codes_and_pixels, which go beyond the paper.  Every run is one `python -m igpt_jax` command with the workdir
 WORKDIR/NAME-seedK; a run that several tables need is made once.  Each table is written to WORKDIR/results/TABLE:
 results.json, table.md, and figures.
-`all` also decides the ten claims of claims.py, and writes results/claims.json and results/claims.md.
+`all` also decides the ten claims of claims.py, and writes results/claims.json and results/claims.md.  longer_bert and
+in_color decide three of them anew, in their own directories.
 
 --scale=miniature (three seeds) runs on the CPU, with as many runs at a time as there are cores.  --scale=paper (one
 seed) runs one at a time on the accelerators of this machine.  --list prints the commands instead, to be run anywhere.
@@ -133,10 +134,12 @@ def reproduce(options: argparse.Namespace, command: str) -> int:
     results = scheduler.directory / "results"
     for name, module in modules.items():
         write_table(results / name, module, measured[name], facts)
-    if options.table == "all" and not failures:
-        decided = claims.decide(measured, options.scale, command)
-        write_json(results / "claims.json", decided)
-        _write(results / "claims.md", claims.summary(decided))
+    wanted = claims.claims(options.table, options.scale)
+    if wanted and not failures:
+        decided = claims.decide(wanted, measured, command)
+        directory = results if options.table == "all" else results / options.table
+        write_json(directory / "claims.json", decided)
+        _write(directory / "claims.md", claims.summary(decided))
         print(claims.summary(decided), end="")
     print(f"results: {results}")
     for failure in failures:

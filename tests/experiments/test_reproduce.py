@@ -180,12 +180,12 @@ def as_expected(scale="miniature"):
     return values
 
 
-def decide(values, spread=0.1):
+def decide(values, spread=0.1, wanted="all"):
     tables = {}
     for place, ((table, key), value) in enumerate(values.items()):
         drawn = np.random.default_rng(place).normal(value, spread, 3)
         tables.setdefault(table, []).append({"key": key, "values": dict(enumerate(drawn))})
-    return claims.decide(tables, "miniature", "python -m experiments.reproduce all")
+    return claims.decide(claims.claims(wanted, "miniature"), tables, f"python -m experiments.reproduce {wanted}")
 
 
 def test_the_paper_holds_where_it_is_as_the_paper_says():
@@ -217,6 +217,27 @@ def test_the_paper_holds_where_it_is_as_the_paper_says():
 def test_each_claim_falls_where_its_numbers_do(fallen, change):
     decided = decide(as_expected() | change, spread=0.01)
     assert [place for place, found in enumerate(decided, start=1) if not found["held"]] == fallen
+
+
+def test_tables_beyond_the_paper_decide_claims_by_the_same_rules():
+    color = {
+        ("in_color", f"{data}-{layers}-{end}-minus-best"): value
+        for data in in_color.DATA
+        for layers in in_color.DEPTHS
+        for end, value in (("first", -20), ("last", -2))
+    }
+    color["in_color", "blended_digits-3-last-minus-best"] = 0
+    decided = decide(color, 0.01, "in_color")
+    assert [found["claim"] for found in decided if not found["held"]] == [
+        "Accuracy by layer rises, then falls, on blended digits, with 3 layers"
+    ]
+    assert len(decided) == 6
+    bert = {("longer_bert", key): value for (table, key), value in as_expected().items() if table == "figure4"}
+    assert [found["held"] for found in decide(bert, 0.01, "longer_bert")] == [True, True]
+    bert["longer_bert", "cifar10-probe-bert"] = 90.5
+    assert [found["held"] for found in decide(bert, 0.01, "longer_bert")] == [False, False]
+    for table, values in (("in_color", color), ("longer_bert", bert)):
+        assert {key for _, key in values} <= {row.key for row in rows_of(table, "miniature")}
 
 
 def test_a_difference_within_its_standard_error_is_none():
