@@ -1,4 +1,4 @@
-"""How good samples are, by temperature and top-p: of the paper's recipe and of the modern one, on three data sets.
+"""How good samples are, by temperature, top-p and their number: of the paper's recipe and of the modern one.
 
     python -m experiments.sample_quality emoji --workdir=runs/sample_quality
 
@@ -9,7 +9,7 @@ FID's network cannot judge images of 12x12 or 16x16 pixels.  The features are th
 trained first: with the paper's recipe and with a seed that no measured model has.  The same command makes it again, and
 the result has a hash of its weights.  So these numbers compare the rows of one table, and are no FIDs.
 
-For each model and sampler, `python -m igpt_jax quality` writes its own quality.json in the model's workdir.
+For each model and setting, `python -m igpt_jax quality` writes its own quality.json in the model's workdir.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,8 +56,9 @@ RUNS: dict[str, dict[str, Any]] = {
     },
 }
 RECIPES = ("paper", "modern")
-# Temperature and top-p; each varies alone.
+# Temperature and top-p; each varies alone.  Then the number of samples does: these parts of the images.
 SAMPLERS = ((0.7, 1.0), (0.8, 1.0), (0.9, 1.0), (1.0, 1.0), (1.1, 1.0), (1.0, 0.9), (1.0, 0.95))
+PARTS = (8, 4, 2)
 MEASURED = {
     "fid": "Fréchet distance",
     "kid": "kernel distance",
@@ -66,6 +67,19 @@ MEASURED = {
     "density": "density",
     "coverage": "coverage",
 }
+
+
+class Setting(NamedTuple):
+    """What one column of measurements varies."""
+
+    temperature: float
+    top_p: float
+    images: int  # samples, and held-out images
+
+
+def settings(images: int) -> list[Setting]:
+    """All settings, of at most so many images."""
+    return [Setting(*sampler, images) for sampler in SAMPLERS] + [Setting(1.0, 1.0, images // part) for part in PARTS]
 
 
 def main(arguments: list[str]) -> int:
@@ -106,16 +120,16 @@ def measure(options: argparse.Namespace, command: str) -> None:
     measured = {}
     for recipe, job in jobs.items():
         workdirs = [work_directory(job, directory, seed) for seed in SEEDS]
-        for sampler in SAMPLERS:
-            measured[recipe, sampler] = [
-                quality(workdir, sampler, features, runs["images"], runs["views"], environment) for workdir in workdirs
+        for setting in settings(runs["images"]):
+            measured[recipe, setting] = [
+                quality(workdir, setting, features, runs["views"], environment) for workdir in workdirs
             ]
     facts = {
         "data": options.data,
         "command": command,
         "seeds": SEEDS,
         "machine": machine(),
-        "features": measured[RECIPES[0], SAMPLERS[0]][0]["features"]["network"],
+        "features": next(iter(measured.values()))[0]["features"]["network"],
         "images": runs["images"],
         "training_images_views": runs["views"],
     }
@@ -129,9 +143,8 @@ def _job(data: str, recipe: str) -> Job:
 
 def quality(
     workdir: pathlib.Path,
-    sampler: tuple[float, float],
+    setting: Setting,
     features: pathlib.Path,
-    images: int,
     views: int,
     environment: dict[str, str],
 ) -> dict[str, Any]:
@@ -140,8 +153,8 @@ def quality(
     Raises:
       RunFailed: the command failed.
     """
-    temperature, top_p = sampler
-    out = workdir / f"quality-temperature{temperature:g}-top_p{top_p:g}"
+    temperature, top_p, images = setting
+    out = workdir / f"quality-temperature{temperature:g}-top_p{top_p:g}-n{images}"
     result = out / "quality.json"
     if not result.exists():
         flags = [f"--n={images}", f"--views={views}", f"--temperature={temperature:g}", f"--top_p={top_p:g}"]
@@ -153,18 +166,20 @@ def quality(
     return json.loads(result.read_text())
 
 
-def summarize(measured: dict[tuple[str, tuple[float, float]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Means and deviations over seeds: one row for each recipe and sampler, and then the floor of held-out images.
+def summarize(measured: dict[tuple[str, Setting], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Means and deviations over seeds: one row for each recipe and setting, and then the floors of held-out images.
 
     Args:
-      measured: for each recipe and sampler, the contents of quality.json by seed.
+      measured: for each recipe and setting, the contents of quality.json by seed.
     """
     rows = [
-        {"recipe": recipe, "temperature": temperature, "top_p": top_p} | _row(results, "samples")
-        for (recipe, (temperature, top_p)), results in measured.items()
+        {"recipe": recipe} | setting._asdict() | _row(results, "samples")
+        for (recipe, setting), results in measured.items()
     ]
-    first = next(iter(measured.values()))
-    return [*rows, {"recipe": "held-out images", "temperature": None, "top_p": None} | _row(first, "held_out")]
+    floors = {setting.images: _row(results, "held_out") for (_, setting), results in reversed(measured.items())}
+    for images, floor in sorted(floors.items()):
+        rows.append({"recipe": "held-out images", "temperature": None, "top_p": None, "images": images} | floor)
+    return rows
 
 
 def _row(results: Sequence[dict[str, Any]], which: str) -> dict[str, Any]:
@@ -178,18 +193,26 @@ def _row(results: Sequence[dict[str, Any]], which: str) -> dict[str, Any]:
 
 
 def write_results(directory: pathlib.Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Writes results.json, table.md and figure.png."""
+    """Writes results.json, table.md, figure.png (by temperature) and number.png (by the number of images)."""
     write_json(directory / "results.json", facts | {"rows": rows})
     with atomic_write(directory / "table.md") as partial:
         partial.write_text(table(facts, rows))
-    floor = rows[-1]["fid"]
-    temperatures = [temperature for temperature, top_p in SAMPLERS if top_p == 1]
-    curves = {"held-out images": [(x, floor["mean"], floor["std"]) for x in temperatures]}
-    for recipe in RECIPES:
-        chosen = [row for row in rows if row["recipe"] == recipe and row["top_p"] == 1]
-        curves[f"{recipe} recipe"] = [(row["temperature"], row["fid"]["mean"], row["fid"]["std"]) for row in chosen]
-    title = f"Samples of {facts['data']} against training images"
-    plot_curves(directory / "figure.png", title, "temperature", "Fréchet distance in own features", curves)
+    data, distance = facts["data"], "Fréchet distance in own features"
+    plain = [row for row in rows if row["top_p"] in (None, 1)]
+    whole = [row for row in plain if row["images"] == facts["images"]]
+    floor, *_ = (row for row in whole if row["temperature"] is None)
+    temperatures = sorted(row["temperature"] for row in whole if row["recipe"] == RECIPES[0])
+    curves = {"held-out images": [(x, floor["fid"]["mean"], floor["fid"]["std"]) for x in temperatures]}
+    curves |= {f"{recipe} recipe": _curve(whole, recipe, "temperature") for recipe in RECIPES}
+    plot_curves(directory / "figure.png", f"Samples of {data}, by temperature", "temperature", distance, curves)
+    as_learned = [row for row in plain if row["temperature"] in (None, 1)]
+    curves = {"held-out images": _curve(as_learned, "held-out images", "images")}
+    curves |= {f"{recipe} recipe": _curve(as_learned, recipe, "images") for recipe in RECIPES}
+    plot_curves(directory / "number.png", f"Samples of {data}, by their number", "images", distance, curves)
+
+
+def _curve(rows: Sequence[dict[str, Any]], recipe: str, x: str) -> list[tuple[float, float, float]]:
+    return sorted((row[x], row["fid"]["mean"], row["fid"]["std"]) for row in rows if row["recipe"] == recipe)
 
 
 def table(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -198,16 +221,16 @@ def table(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     lines = [
         f"# Sample quality: {facts['data']}",
         "",
-        f"Mean and deviation over {len(facts['seeds'])} seeds. {facts['images']} samples of each model, against the",
-        f"training images, in features of {facts['features']}. These are no FIDs.",
+        f"Mean and deviation over {len(facts['seeds'])} seeds, of samples and of held-out images against the training "
+        f"images, in features of {facts['features']}. These are no FIDs.",
         "",
-        f"| recipe | temperature | top-p | {' | '.join(names)} |",
-        "|---|---|---|" + "---|" * len(names),
+        f"| recipe | temperature | top-p | images | {' | '.join(names)} |",
+        "|---|---|---|---|" + "---|" * len(names),
     ]
     for row in rows:
         cells = [f"{row[name]['mean']:.4g} ± {row[name]['std']:.2g}" for name in (*MEASURED, "nearest", "copies")]
-        sampler = ("" if row[name] is None else f"{row[name]:g}" for name in ("temperature", "top_p"))
-        lines.append(f"| {' | '.join([row['recipe'], *sampler, *cells])} |")
+        setting = ("" if row[name] is None else f"{row[name]:g}" for name in Setting._fields)
+        lines.append(f"| {' | '.join([row['recipe'], *setting, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
