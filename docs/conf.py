@@ -40,7 +40,7 @@ html_title = "igpt_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "redirect.html"}
-exclude_patterns = ["docs/modules/modules.rst", "experiments/results/claims.md"]
+exclude_patterns = ["docs/modules/modules.rst", "experiments/results/claims.md", "experiments/results/*/claims.md"]
 templates_path = ["_templates"]
 
 myst_heading_anchors = 3
