@@ -41,6 +41,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 3e-3
     add_ingredients(config, RECIPES[chosen["recipe"]])
     if chosen["recipe"] == "modern":
-        config.optimizer.weight_decay = 0.1
+        add_ingredients(config, ("weight_decay",))
     config.evaluate.batch_size = 64
     return config

@@ -1,5 +1,6 @@
 """The held-out loss of a finished run: on held-out images or, if it learned from random squares, on new squares."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -38,6 +39,7 @@ def held_out_loss(data: str, resolution: int, *, searching: bool = False) -> Cal
     return measure
 
 
+@functools.cache  # an experiment asks for them before each of its measurements
 def new_squares(resolution: int, *, searching: bool = False) -> np.ndarray:
     """Cuts 2,048 squares of the training photographs that no run trains on, (2048, r, r, 3) uint8 RGB in 0..255."""
     images, _ = ig.load_images(SQUARES, "train", resolution=resolution)

@@ -57,8 +57,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             config.data.name, config.data.augmentation = "emoji", "flip"
             config.optimizer.warmup_epochs = 1
         config.optimizer.learning_rate = 3e-3
-        add_ingredients(config, RECIPES["modern"])
-        config.optimizer.weight_decay = 0.1
+        add_ingredients(config, (*RECIPES["modern"], "weight_decay"))
         config.evaluate.batch_size = 64
     config.model.vocabulary = chosen["vocabulary"]
     return config

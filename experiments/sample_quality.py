@@ -200,7 +200,7 @@ def write_results(directory: pathlib.Path, facts: dict[str, Any], rows: list[dic
     data, distance = facts["data"], "Fréchet distance in own features"
     plain = [row for row in rows if row["top_p"] in (None, 1)]
     whole = [row for row in plain if row["images"] == facts["images"]]
-    floor, *_ = (row for row in whole if row["temperature"] is None)
+    floor = next(row for row in whole if row["temperature"] is None)
     temperatures = sorted(row["temperature"] for row in whole if row["recipe"] == RECIPES[0])
     curves = {"held-out images": [(x, floor["fid"]["mean"], floor["fid"]["std"]) for x in temperatures]}
     curves |= {f"{recipe} recipe": _curve(whole, recipe, "temperature") for recipe in RECIPES}
