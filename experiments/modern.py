@@ -15,8 +15,8 @@ run from a checkpoint of such a run.
 2. With three seeds, it trains the paper's recipe for all steps, for half and for a third of them; and the modern one
    for as many and for a sixth, as branches of one long run.  It measures test images, and the loss of photographs on
    new squares (held_out_loss.py).
-3. At a third of the steps, it adds each ingredient to the paper's recipe, and removes each from the modern one.  Weight
-   decay needs Muon, so it is added to the modern recipe.
+3. At a third of the steps, it adds each ingredient to the paper's recipe, and removes each from the modern one.  To the
+   modern recipe it adds SwiGLU, in place of squared ReLU, and weight decay, which needs Muon.
 4. It times a training step of all of them, in alternating rounds.
 
 Every run that was measured is in results/DATA/search.json or results/DATA/runs.json, and is not made again.  To go on
@@ -219,8 +219,9 @@ def ablated(data: str, rates: dict[str, dict[str, float]]) -> list[tuple[str, Jo
         rest = tuple(other for other in whole if other != name)
         rest_rates = rates["paper" if name == "muon" else "modern"]
         named.append((f"modern - {name}", training(data, rest, steps, rates=rest_rates)))
-    with_decay = training(data, (*whole, "weight_decay"), steps, rates=rates["modern"])
-    return [*named, ("modern + weight_decay", with_decay)]
+    for name in (other for other in INGREDIENTS if other not in whole):
+        named.append((f"modern + {name}", training(data, (*whole, name), steps, rates=rates["modern"])))
+    return named
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
 """The ingredients of a modern training recipe, of which modern.py measures what each is worth.
 
-Each works without the others, except that weight decay needs Muon.  It is not in the recipe: it helps on emoji and
-photographs, and not on digits.  All of them come from work on small language models.
+Each works without the others, except that weight decay needs Muon, and SwiGLU takes the place of squared ReLU.  These
+two are not in the recipe.  Weight decay helps on emoji and photographs, and not on digits.  All ingredients come from
+work on small language models.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ INGREDIENTS = {
     "squared_relu": {"model.activation": "squared_relu"},
     "muon": {"optimizer.name": "muon", "optimizer.muon_learning_rate": 0.06},
     "wsd": {"optimizer.schedule": "wsd"},
+    "swiglu": {"model.activation": "swiglu"},
     "weight_decay": {"optimizer.weight_decay": 0.1},  # of the matrices that Muon trains
 }
 RECIPES = {"paper": (), "modern": ("rotary", "qk_norm", "squared_relu", "muon", "wsd")}

@@ -34,7 +34,7 @@ def test_the_search_finds_the_rates_with_the_lowest_held_out_loss_among_the_runs
 def test_an_ablation_changes_the_options_of_one_ingredient_and_the_rates_alone():
     third = modern.EMBEDDED["digits"][-1] // 3
     rows = dict(modern.ablated("digits", RATES))
-    assert len(rows) == 2 * len(RECIPES["modern"]) + 1
+    assert len(rows) == len(RECIPES["modern"]) + len(INGREDIENTS)
     for name, job in rows.items():
         recipe, _, ingredient = name.split(" ")
         whole = modern.training("digits", RECIPES[recipe], third, rates=RATES[recipe])
