@@ -13,6 +13,7 @@ For each model and setting, `python -m igpt_jax quality` writes its own quality.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -26,10 +27,11 @@ import numpy as np
 from experiments.arguments import local_directory
 from experiments.benchmark.measure import machine
 from experiments.runs import Job, work_directory
-from experiments.scheduler import ROOT, RunFailed, Scheduler, exit_status
+from experiments.scheduler import ROOT, RunFailed, Scheduler, exit_status, pinned_pool
 from experiments.tables import write_json
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
+from igpt_jax.progress import track
 from igpt_jax.report.curves import plot_curves
 
 SEEDS, FEATURES_SEED = (0, 1, 2), 20
@@ -92,7 +94,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("data", metavar="DATA", help=", ".join(RUNS))
     parser.add_argument("--workdir", type=local_directory, required=True, help="directory of all runs and results")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time; default: the number of cores"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="commands at a time; default: the number of cores"
     )
     options = parser.parse_args(arguments)
     command = "python -m experiments.sample_quality " + " ".join(arguments)
@@ -117,13 +119,18 @@ def measure(options: argparse.Namespace, command: str) -> None:
     scheduler.make_all(list(jobs.values()))
     features = work_directory(jobs["paper"], featuring.directory, FEATURES_SEED)
 
-    measured = {}
-    for recipe, job in jobs.items():
-        workdirs = [work_directory(job, directory, seed) for seed in SEEDS]
-        for setting in settings(runs["images"]):
-            measured[recipe, setting] = [
-                quality(workdir, setting, features, runs["views"], environment) for workdir in workdirs
-            ]
+    cases = list(itertools.product(RECIPES, settings(runs["images"]), SEEDS))
+
+    def measure_one(case: tuple[str, Setting, int]) -> dict[str, Any]:
+        recipe, setting, seed = case
+        workdir = work_directory(jobs[recipe], directory, seed)
+        return quality(workdir, setting, features, runs["views"], environment)
+
+    measured: dict[tuple[str, Setting], list[dict[str, Any]]] = {}
+    with pinned_pool(options.jobs) as pool:
+        results = track(pool.map(measure_one, cases), "measuring", len(cases), "result")
+        for (recipe, setting, _), result in zip(cases, results, strict=True):
+            measured.setdefault((recipe, setting), []).append(result)
     facts = {
         "data": options.data,
         "command": command,

@@ -102,11 +102,8 @@ class Scheduler:
         print(f"{len(tasks)} runs, {len(done)} of them done before", flush=True)
         failures: list[str] = []
         failed: set[Task] = set()
-        cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        for core in self._cores():
-            cores.put(core)
         start = time.monotonic()
-        with concurrent.futures.ThreadPoolExecutor(self.workers, initializer=_pin, initargs=(cores,)) as pool:
+        with pinned_pool(self.workers) as pool:
             running: dict[concurrent.futures.Future[float], Task] = {}
             while waiting or running:
                 for task in list(waiting):
@@ -142,12 +139,6 @@ class Scheduler:
         """
         if failures := self.make(wanted):
             raise RunFailed("; ".join(failures))
-
-    def _cores(self) -> list[int | None]:
-        if self.workers == 1 or not hasattr(os, "sched_setaffinity"):
-            return [None] * self.workers
-        available = sorted(os.sched_getaffinity(0))
-        return [available[worker % len(available)] for worker in range(self.workers)]
 
     def perform(self, task: Task) -> float:
         """Runs one task.
@@ -231,14 +222,22 @@ def _was_stopped(log: pathlib.Path) -> bool:
     return bool(lines) and lines[-1].endswith("run the same command again to go on")
 
 
-def _pin(cores: "queue.SimpleQueue[int | None]") -> None:
-    """Keeps this thread, and the processes that it starts, on one core.
+def pinned_pool(workers: int) -> concurrent.futures.ThreadPoolExecutor:
+    """Returns a pool of threads; each keeps the processes that it starts on one core, unless there is only one thread.
 
     Several commands with one core each finish sooner than commands that share all cores.
     """
-    core = cores.get()
-    if core is not None:
-        os.sched_setaffinity(threading.get_native_id(), {core})
+    if workers == 1 or not hasattr(os, "sched_setaffinity"):
+        return concurrent.futures.ThreadPoolExecutor(workers)
+    available = sorted(os.sched_getaffinity(0))
+    cores: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for worker in range(workers):
+        cores.put(available[worker % len(available)])
+    return concurrent.futures.ThreadPoolExecutor(workers, initializer=_pin, initargs=(cores,))
+
+
+def _pin(cores: "queue.SimpleQueue[int]") -> None:
+    os.sched_setaffinity(threading.get_native_id(), {cores.get()})
 
 
 def total_seconds(directory: pathlib.Path) -> float:
