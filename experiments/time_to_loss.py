@@ -12,11 +12,13 @@ stream of augmented images, float32, and all cores of a CPU.
    they learn photographs (held_out_loss.py).  The time is that of the whole process, with imports and compilation, but
    without the measuring.  The torch user's tokens lie in memory, while ours come from the input pipeline.
 
+The losses of the search are kept in OUT/DATA-search.json, and are not measured again.  So the search can be made beside
+other work, and the comparison later, when the machine is quiet.
+
 Needs the extra `test`.  It takes most of an hour on two CPU cores.
 """
 
 import argparse
-import functools
 import itertools
 import json
 import multiprocessing
@@ -27,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -149,46 +152,53 @@ class Comparison:
 
 
 def measure(options: argparse.Namespace, command: str) -> None:
-    """Searches, compares, prints, and writes OUT/DATA.json.
+    """Searches, compares, prints, and writes OUT/DATA-search.json and OUT/DATA.json.
 
     Args:
       options: the parsed command line.
       command: the command line as text, for the results.
     """
     with tempfile.TemporaryDirectory() as directory:
-        results = compare(Comparison(options.data, pathlib.Path(directory), options.steps))
+        comparison = Comparison(options.data, pathlib.Path(directory), options.steps)
+        results = compare(comparison, options.out / f"{options.data}-search.json")
     write_json(
         options.out / f"{options.data}.json",
         {"command": command, "data": options.data, "machine": machine(), **results},
     )
 
 
-def compare(comparison: Comparison) -> dict[str, Any]:
+def compare(comparison: Comparison, records: pathlib.Path) -> dict[str, Any]:
     """Searches the rates and our steps, and trains both sides with every seed.
 
+    Args:
+      comparison: trains and measures both sides.
+      records: the file of held-out losses that the search has measured, which need not exist.
+
     Returns:
-      What was chosen, the loss of everything that was tried, and losses and times of all seeds.
+      What was chosen, and losses and times of all seeds.
     """
-    tried: dict[str, float] = {}
+    tried: dict[str, float] = json.loads(records.read_text()) if records.exists() else {}
 
-    def note(name: str, result: tuple[float, float]) -> float:
-        print(f"{name}: {result[0]:.4f} nats per token in {result[1]:.0f} s", flush=True)
-        tried[name] = result[0]
-        return -result[0]
+    def score(name: str, train: Callable[[], tuple[float, float]]) -> float:
+        if name not in tried:
+            tried[name], took = train()
+            print(f"{name}: {tried[name]:.4f} nats per token in {took:.0f} s", flush=True)
+            write_json(records, tried)
+        return -tried[name]
 
-    def torch_loss(rate: float) -> float:
-        return note(f"torch, rate {rate:g}", comparison.torch(rate, SEARCHING_SEED))
+    def torch_score(rate: float) -> float:
+        name = f"torch, {comparison.steps:,} steps, rate {rate:g}"
+        return score(name, lambda: comparison.torch(rate, SEARCHING_SEED))
 
-    @functools.cache  # a third of the steps is tried twice
-    def our_loss(steps: int, muon_rate: float) -> float:
-        result = comparison.ours(steps, muon_rate, SEARCHING_SEED)
-        return note(f"ours, {steps:,} steps, Muon's rate {muon_rate:g}", result)
+    def our_score(steps: int, muon_rate: float) -> float:
+        name = f"ours, {steps:,} steps, Muon's rate {muon_rate:g}"
+        return score(name, lambda: comparison.ours(steps, muon_rate, SEARCHING_SEED))
 
-    torch_losses = search(RATES, torch_loss)
-    rate, third = best(torch_losses), comparison.steps // 3
-    muon_rate = best(search(modern.MUON_RATES, lambda value: our_loss(third, value)))
+    torch_scores = search(RATES, torch_score)
+    rate, third = best(torch_scores), comparison.steps // 3
+    muon_rate = best(search(modern.MUON_RATES, lambda value: our_score(third, value)))
     lengths = [comparison.steps // length for length in LENGTHS]
-    steps = next((steps for steps in lengths if our_loss(steps, muon_rate) >= torch_losses[rate]), comparison.steps)
+    steps = next((steps for steps in lengths if our_score(steps, muon_rate) >= torch_scores[rate]), comparison.steps)
     rows = []
     for seed in SEEDS:
         torch, ours = comparison.torch(rate, seed), comparison.ours(steps, muon_rate, seed)
@@ -202,7 +212,7 @@ def compare(comparison: Comparison) -> dict[str, Any]:
         )
     speed = statistics.median(row["torch_seconds"] / row["seconds"] for row in rows)
     chosen = {"torch_rate": rate, "torch_steps": comparison.steps, "muon_rate": muon_rate, "steps": steps}
-    return chosen | {"held_out_nats": tried, "times_as_fast": speed, "seeds": rows}
+    return chosen | {"times_as_fast": speed, "seeds": rows}
 
 
 def main(arguments: list[str]) -> int:

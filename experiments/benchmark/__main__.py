@@ -32,6 +32,7 @@ ENTRIES = {
     "train": "train:train",
     "train_s": "train:train_s",
     "sample": "sample:sample",
+    "windows": "sample:windows",
     "tokens": "data:tokens",
     "input": "data:input",
     "palette": "data:palette",
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if len(entries) > 1:
         return max([_in_a_process_of_its_own(entry, options) for entry in entries])
     keep_freed_memory()
-    if entries == ["sample"]:
+    if entries[0] in ("sample", "windows"):
         two_devices()  # as `python -m igpt_jax sample` does
     _measure(entries[0], options.out)
     return 0

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,26 @@ from experiments.benchmark.measure import Result, Side, compare, seconds
 from experiments.benchmark.peers import image_gpt, save
 from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.generate.complete import complete
-from igpt_jax.generate.sample import SEGMENT, Sampler
+from igpt_jax.generate.sample import SEGMENT, Drawn, Sampler
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.types import Params
 
 CONFIG = ModelConfig(layers=4, width=256, heads=4)
 PEER = "transformers' generate, cached"
+# For `windows`: a network that learns photographs in a few minutes, and the positions per pass of each batch.
+LEARNED: dict[str, Any] = {
+    "steps": 400,
+    "model": {"layers": 4, "width": 256, "heads": 4, "unroll": 4, "resolution": 32, "vocabulary": 512},
+    "data": {"batch_size": 8},
+    "optimizer": {
+        "name": "muon",
+        "learning_rate": 1e-3,
+        "muon_learning_rate": 0.03,
+        "schedule": "wsd",
+        "warmup_epochs": 0.1,
+    },
+}
+WINDOWS = {1: 4, 8: 2, 32: 2}
 
 
 def sample() -> list[Result]:
@@ -71,6 +86,41 @@ def _sample(
         dataclasses.replace(result, remark=remark),
         Result(f"{name}, bfloat16", "tokens/s", speed, remark="products and cache in bfloat16"),
     ]
+
+
+def windows() -> list[Result]:
+    """Samples images of 1,024 tokens in windows of guesses, beside one by one and beside transformers.
+
+    How many tokens a pass decides depends on what the network has learned, so it first learns photographs.
+    """
+    mesh = make_mesh(ParallelConfig())
+    with tempfile.TemporaryDirectory() as directory:
+        model = ig.pretrain("photographs", **LEARNED)
+        ig.save(model, directory, to="huggingface")
+        peer = transformers.ImageGPTForCausalImageModeling.from_pretrained(directory).eval()
+        model, params, _ = ig.load(directory, mesh=mesh)
+    return [result for batch in WINDOWS for result in _windows(model, params, mesh, peer, batch)]
+
+
+def _windows(
+    model: ig.ImageGPT, params: Params, mesh: Mesh, peer: transformers.ImageGPTForCausalImageModeling, batch: int
+) -> list[Result]:
+    context, window, nothing_bt = CONFIG.context, WINDOWS[batch], np.zeros((1, 0), np.int32)
+
+    def draw(window: int) -> Drawn:
+        return complete(model, params, nothing_bt, n=batch, seed=0, mesh=mesh, window=window)
+
+    def theirs() -> None:
+        start = torch.full((batch, 1), CONFIG.vocabulary)
+        with torch.no_grad():
+            peer.generate(start, max_length=context + 1, do_sample=True, top_k=0, use_cache=True)
+
+    windowed = draw(window)
+    equal = (windowed.tokens == draw(1).tokens).mean()
+    sides = {"one position per pass": Side(lambda: draw(1), batch * context), PEER: Side(theirs, batch * context)}
+    remark = f"{windowed.tokens_per_pass:.2f} tokens a pass; {equal:.4%} of the tokens are those of one by one"
+    name = f"sample in windows of {window}, batch {batch}, 1,024 tokens"
+    return compare(name, "tokens/s", Side(lambda: draw(window), batch * context), sides, remark, rounds=3, warm=False)
 
 
 def _best(function: Callable[[], object]) -> float:

@@ -90,8 +90,9 @@ class Drawn:
 def fastest_window(platform: str, images: int) -> int:
     """Chooses how many positions a pass should evaluate, for `sample`.
 
-    An accelerator evaluates a few hundred positions in about the time of one. On a CPU, a pass over eight positions
-    costs little more than over one; with more, the arithmetic costs more than correct guesses save.
+    An accelerator evaluates a few hundred positions in about the time of one. On a CPU, four positions of one image
+    take less time than one, since XLA multiplies a single row slowly. With two or more images, further positions cost
+    more arithmetic than correct guesses save (`python -m experiments.benchmark windows`).
 
     Args:
       platform: JAX's name: "tpu", "gpu" or "cpu".
@@ -100,7 +101,9 @@ def fastest_window(platform: str, images: int) -> int:
     Returns:
       1 to 32.
     """
-    return max(1, min(32, (256 if platform in ("tpu", "gpu") else 8) // images))
+    if platform in ("tpu", "gpu"):
+        return max(1, min(32, 256 // images))
+    return 4 if images == 1 else 1
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sampler", "window"))
