@@ -94,9 +94,10 @@ def windows() -> list[Result]:
     How many tokens a pass decides depends on what the network has learned, so it first learns photographs.
     """
     mesh = make_mesh(ParallelConfig())
-    with tempfile.TemporaryDirectory() as directory:
-        model = ig.pretrain("photographs", **LEARNED)
-        ig.save(model, directory, to="huggingface")
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as parent:
+        directory = f"{parent}/weights"
+        ig.save(ig.pretrain("photographs", **LEARNED), directory, to="huggingface")
         peer = transformers.ImageGPTForCausalImageModeling.from_pretrained(directory).eval()
         model, params, _ = ig.load(directory, mesh=mesh)
     return [result for batch in WINDOWS for result in _windows(model, params, mesh, peer, batch)]
