@@ -41,7 +41,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 
 
 def rows(scale: str) -> list[Row]:
-    """The held-out loss over training; then probes and fine-tuning beside those of the autoregressive model.
+    """Held-out loss and probe over training; then probes and fine-tuning beside those of the autoregressive model.
 
     Raises:
       InputError: the scale is not the miniature.
@@ -50,8 +50,9 @@ def rows(scale: str) -> list[Row]:
     longer = Job("pretrain-longer-bert-l32", "train", "longer_bert.py", ())
     all_rows = []
     for step in range(scales.STEPS, TIMES * scales.STEPS + 1, scales.STEPS):
-        nats = measured_at(step, 0)
-        all_rows.append(Row("BERT", f"after {step:,} steps", unit="nats/token", job=longer, read=nats, key=f"{step}"))
+        setting, nats, probe = f"after {step:,} steps", measured_at(step, 0), measured_at(step, 1)
+        all_rows.append(Row("BERT", setting, unit="nats/token", job=longer, read=nats, key=f"nats-{step}"))
+        all_rows.append(Row("BERT", setting, job=longer, read=probe, key=f"probe-{step}"))
     data = scales.STANDS_FOR
     for objective, pretrained in {"ar": pretraining("l", "ar", scale), "bert": longer}.items():
         probed, tuned = probing(pretrained, data, scale), tuning(pretrained, data, scale)
@@ -68,7 +69,12 @@ def rows(scale: str) -> list[Row]:
 
 
 def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Draws the held-out loss over training."""
-    losses = [row for row in rows if row["unit"] == "nats/token" and row["values"]]
-    points = [(float(row["key"]), row["mean"], row["std"] or 0.0) for row in losses]
-    plot_curves(path, TITLE, "steps", "test loss (nats per masked token)", {"BERT": points} if points else {})
+    """Draws the probe's accuracy over training, and that of the autoregressive model."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        kind, _, step = row["key"].rpartition("-")
+        if kind == "probe" and row["values"]:
+            curves.setdefault("BERT", []).append((float(step), row["mean"], row["std"] or 0.0))
+        elif row["key"].endswith("-probe-ar") and row["values"]:
+            curves["autoregressive"] = [(scales.STEPS, row["mean"], row["std"] or 0.0)]
+    plot_curves(path, TITLE, "steps", "test accuracy of a linear probe (%)", curves)
