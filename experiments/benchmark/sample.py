@@ -26,7 +26,7 @@ PEER = "transformers' generate, cached"
 # For `windows`: a network that learns photographs in a few minutes, and the positions per pass of each batch.
 LEARNED: dict[str, Any] = {
     "steps": 400,
-    "model": {"layers": 4, "width": 256, "heads": 4, "unroll": 4, "resolution": 32, "vocabulary": 512},
+    "model": dataclasses.asdict(CONFIG) | {"unroll": CONFIG.layers},
     "data": {"batch_size": 8},
     "optimizer": {
         "name": "muon",
