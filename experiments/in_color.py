@@ -87,7 +87,7 @@ def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
         return x, measured[key]["mean"], measured[key]["std"] or 0.0
 
     for data, name in DATA.items():
-        by_layer, over_training = {}, {}
+        by_layer, over_training, baselines = {}, {}, {}
         for layers in DEPTHS:
             run = f"{data}-{layers}"
             if f"{run}-pixels" in measured:
@@ -95,8 +95,12 @@ def draw(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
                 over_training[f"{layers} layers"] = [
                     point(measured[f"{run}-{step}-nats"]["mean"], f"{run}-{step}-probe") for step in steps("miniature")
                 ]
+                baselines = {"raw pixels": measured[f"{run}-pixels"]["mean"]}
+                baselines[f"untrained, {layers} layers"] = measured[f"{run}-untrained"]["mean"]
         if not by_layer:
             continue
         y, loss = "test accuracy (%)", "test loss (nats per token; falls to the right)"
-        plot_curves(path.with_name(f"layers-{data}.png"), f"{name}: probe by layer", "layer", y, by_layer)
+        plot_curves(
+            path.with_name(f"layers-{data}.png"), f"{name}: probe by layer", "layer", y, by_layer, baselines=baselines
+        )
         plot_curves(path.with_name(f"loss-{data}.png"), f"{name}: loss and probe", loss, y, over_training, falls=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-PRODUCTS, ATTENTION = "matrix products", "attention kernels"
+PRODUCTS, ATTENTION = "matmuls", "attention kernels"
 ARITHMETIC, MOVES = "elementwise and sums", "copies, zeros and transposes"
 KERNELS = {  # kind -> words in the names of its kernels and operations
     ATTENTION: {"cudnn", "sdpa", "fmha", "flash", "splash"},

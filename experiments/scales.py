@@ -1,4 +1,4 @@
-"""The two scales of every experiment: the paper's own, and a miniature that two CPU cores finish in two hours.
+"""The two scales of every experiment: the paper's own, and a miniature that two CPU cores finish in hours.
 
 Both scales share the code of the experiments; this file has what differs.  In the miniature, scikit-learn's digits (8x8
 pixels, placed at random on a 12x12 canvas) replace all images of the paper, and three small networks replace its S, M

@@ -28,7 +28,7 @@ from igpt_jax.errors import InputError
 
 TITLE = "Pretraining: learning rates, and what they led to"
 SIZES = ("s", "m", "l", "xl")
-OBJECTIVE_NAMES = {"ar": "auto-regressive", "bert": "BERT"}
+OBJECTIVE_NAMES = {"ar": "autoregressive", "bert": "BERT"}
 XL_REMARK = "nobody can rerun it: its 100 million web images are private"
 SUSPICIOUS = "as printed; suspicious: ten times the rate at 32x32, against the trend"
 

@@ -7,6 +7,7 @@ on stderr and exit status 2.
 
 import contextlib
 import importlib
+import itertools
 import os
 import pathlib
 import sys
@@ -99,11 +100,18 @@ def main(argv: list[str]) -> int:
         print(f"igpt_jax {name}: {' '.join(message.split())}", file=sys.stderr)
         return 2
     except Exception as error:
-        if not (described := describe_bucket_error(error)):
+        if not (described := describe_bucket_error(error) or _describe_exhaustion(error)):
             raise
         print(f"igpt_jax {name}: {described}", file=sys.stderr)
         return 2
     return 0
+
+
+def _describe_exhaustion(error: Exception) -> str | None:
+    text = " ".join(str(error).split())
+    if not (isinstance(error, RuntimeError) and text.startswith("RESOURCE_EXHAUSTED")):
+        return None
+    return f"a device's memory is too small ({text[:200]}); use a smaller batch size or more devices"
 
 
 def _describe(options: flags.FlagValues) -> str:
@@ -156,6 +164,7 @@ def _saved_config(argv: list[str]) -> RunConfig | None:
     """The config of the workdir, if --config.KEY flags override it and there is no config file."""
     names = [argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-")]
     workdirs = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("workdir=")]
+    workdirs += [value for flag, value in itertools.pairwise(argv) if flag in ("--workdir", "-workdir")]
     if "config" in names or not any(name.startswith("config.") for name in names) or not workdirs:
         return None
     workdir_lock = importlib.import_module("igpt_jax.train.workdir_lock")

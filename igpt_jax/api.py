@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from igpt_jax.checks import check_squares
 from igpt_jax.commands.run import Run
 from igpt_jax.commands.train import train
 from igpt_jax.config import DataConfig, ParallelConfig, ProbeConfig, RunConfig
@@ -41,7 +42,7 @@ from igpt_jax.generate.sample import Sampler
 from igpt_jax.generate.sample import sample as sample_tokens
 from igpt_jax.model.image_gpt import ImageGPT, check_tokens
 from igpt_jax.parallel.mesh import make_mesh
-from igpt_jax.storage import as_path
+from igpt_jax.storage import absolute, as_path
 from igpt_jax.weights.convert import write_weights
 from igpt_jax.weights.load import MissingPalette, Pretrained
 from igpt_jax.weights.stream import Weights, params_reader
@@ -122,7 +123,7 @@ def pretrain(
       >>> model = ig.pretrain("digits", steps=500, model={"resolution": 12, "vocabulary": 16})
     """
     with contextlib.ExitStack() as stack:
-        directory = as_path(workdir or stack.enter_context(tempfile.TemporaryDirectory()))
+        directory = absolute(as_path(workdir or stack.enter_context(tempfile.TemporaryDirectory())))
         values = _merged(SMALL, options)
         if palette:
             values = _merged(values, {"model": {"vocabulary": len(palette)}})
@@ -131,7 +132,7 @@ def pretrain(
             if palette:
                 _write_palette(directory, palette)
         else:
-            side = _square(images).shape[1] // (palette.scale if palette else 1)
+            side = check_squares(_rgb(images)).shape[1] // (palette.scale if palette else 1)
             given = {"model": {"resolution": side}, "data": {"name": f"tokens:{directory}/tokens"}}
             config = RunConfig.from_dict(_merged(values, given))
             palette = palette or fit_palette(images, config.model.vocabulary, seed=config.seed)
@@ -407,18 +408,9 @@ def _rgb(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def _square(images: np.ndarray) -> np.ndarray:
-    images = _rgb(images)
-    if images.shape[1] != images.shape[2]:
-        raise InputError(f"images have {images.shape[1]}x{images.shape[2]} pixels; crop them to squares first")
-    return images
-
-
 def _encode(pretrained: Pretrained, images: np.ndarray) -> np.ndarray:
-    images, side = _square(images), pretrained.model.config.resolution * pretrained.palette.scale
-    if images.shape[1] != side:
-        raise InputError(f"images have {images.shape[1]}x{images.shape[1]} pixels; resize them to {side}x{side} first")
-    tokens_bt = pretrained.palette.encode(images)
+    side = pretrained.model.config.resolution * pretrained.palette.scale
+    tokens_bt = pretrained.palette.encode(check_squares(_rgb(images), side))
     check_tokens(pretrained.model.config, tokens_bt)
     return tokens_bt
 

@@ -5,8 +5,12 @@ import numpy as np
 from igpt_jax.errors import InputError
 
 
-def check_squares(images: np.ndarray) -> np.ndarray:
+def check_squares(images: np.ndarray, side: int | None = None) -> np.ndarray:
     """Returns images as an array, if they are (b, r, r, 3) uint8.
+
+    Args:
+      images: what a caller passed.
+      side: their r; None allows any.
 
     Raises:
       InputError: they have another dtype or shape.
@@ -16,6 +20,8 @@ def check_squares(images: np.ndarray) -> np.ndarray:
         raise InputError(f"images are {images.dtype}; expected uint8 in 0..255; round and convert them first")
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
         raise InputError(f"images have shape {images.shape}; expected (b, r, r, 3); crop them to a square first")
+    if side and images.shape[1] != side:
+        raise InputError(f"images have {images.shape[1]}x{images.shape[1]} pixels; resize them to {side}x{side} first")
     return images
 
 

@@ -227,7 +227,9 @@ class OptimizerConfig:
         _check_at_least(0, self, "optimizer.", "skip_spikes", meaning="stop at once")
         for name in ("learning_rate", "muon_learning_rate"):
             _check(getattr(self, name) > 0, f"optimizer.{name}={getattr(self, name)} must be positive")
-        _check(0 <= self.muon_momentum < 1, f"optimizer.muon_momentum={self.muon_momentum} must lie in [0, 1)")
+        for name in ("muon_momentum", "b1", "b2"):
+            _check(0 <= getattr(self, name) < 1, f"optimizer.{name}={getattr(self, name)} must lie in [0, 1)")
+        _check(self.eps > 0, f"optimizer.eps={self.eps} must be positive")
         _check_at_least(0, self, "optimizer.", "weight_decay", "warmup_epochs")
         _check(
             self.name == "muon" or self.weight_decay == 0,
@@ -281,6 +283,8 @@ class ProbeConfig:
         _check_choice("evaluate.probe.solver", self.solver, ("lbfgs", "sgd"))
         _check(len(self.l2) > 0, "evaluate.probe.l2 is empty; give at least one strength, such as (0.01,)")
         _check(len(self.rates) > 0, "evaluate.probe.rates is empty; give at least one, such as (1.0,)")
+        for strength in self.l2:
+            _check(strength >= 0, f"evaluate.probe.l2 has {strength}; a strength is 0 or more")
         for rate in self.rates:
             _check(rate > 0, f"evaluate.probe.rates has {rate}; a learning rate is positive")
         _check(0 < self.held_out < 1, f"evaluate.probe.held_out={self.held_out} must lie between 0 and 1")

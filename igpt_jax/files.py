@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 from igpt_jax.errors import InputError, describe_os_error
@@ -42,7 +43,7 @@ def atomic_write(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathli
             yield partial
             upload(partial, path)
         return
-    partial = path.with_name(f"{path.stem}.partial{f'-{os.getpid()}' if shared else ''}{path.suffix}")
+    partial = path.with_name(f"{path.stem}.partial{f'-{uuid.uuid4().hex[:12]}' if shared else ''}{path.suffix}")
     try:
         yield partial
         with partial.open("rb") as file:

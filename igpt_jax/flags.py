@@ -44,9 +44,9 @@ def command_flags(command: str, argv: list[str], saved: RunConfig | None = None)
     elif command in GENERATING:
         _define_generation(define, command)
         if command == "quality":
-            _define_config(options, argv, saved)
+            _define_config(options, command, argv, saved)
     else:
-        _define_config(options, argv, saved)
+        _define_config(options, command, argv, saved)
         if command == "plan":
             _define_plan(define)
         elif command == "codes":
@@ -56,7 +56,7 @@ def command_flags(command: str, argv: list[str], saved: RunConfig | None = None)
     return options
 
 
-def _define_config(options: flags.FlagValues, argv: list[str], saved: RunConfig | None) -> None:
+def _define_config(options: flags.FlagValues, command: str, argv: list[str], saved: RunConfig | None) -> None:
     if saved is not None:
         config_flags.DEFINE_config_dict(
             "config",
@@ -66,10 +66,12 @@ def _define_config(options: flags.FlagValues, argv: list[str], saved: RunConfig 
             sys_argv=argv,
         )
         return
+    example = "codes" if command == "codes" else "digits"
+    default = " Default: the config of the workdir." if command in ("evaluate", "quality") else ""
     config_flags.DEFINE_config_file(
         "config",
-        help_string="Python file with get_config(), such as experiments/digits.py; FILE:ARGUMENT passes an argument. "
-        "evaluate and quality use the config of the workdir by default.",
+        help_string=f"Python file with get_config(), such as experiments/{example}.py; FILE:ARGUMENT passes an "
+        f"argument, and --config.KEY=VALUE overrides a key.{default}",
         flag_values=options,
         sys_argv=argv,
     )
@@ -115,7 +117,12 @@ def _define_plan(define: _Define) -> None:
         "Plan the model and the steps that --law recommends for this many FLOPs of training; the config gives the "
         "ratio of width to layers, the size of a head, and the batch.",
     )
-    define("string", "law", LAW, "With --flops: a scaling law, as python -m experiments.scaling writes it.")
+    define(
+        "string",
+        "law",
+        LAW,
+        "With --flops: a scaling law, as python -m experiments.scaling writes it; by default that of the checkout.",
+    )
 
 
 def _define_distributed(define: _Define) -> None:
@@ -137,7 +144,7 @@ def _define_source(define: _Define, command: str) -> None:
     define("string", "emoji_list", data.emoji.list, "For --source=emoji: Unicode's emoji-test.txt.")
     define("string", "emoji_labels", data.emoji.labels, "For --source=emoji: what the labels are, group or subgroup.")
     define("integer", "emoji_side", data.emoji.side, "For --source=emoji: side of the drawings, in pixels.")
-    define("integer", "resolution", 32, "Side of the images that are encoded, in pixels.")
+    define("integer", "resolution", 32, "Side that the images are resized to, in pixels.")
     define("string", "filter", data.filter, "Filter for resizing images: area, bilinear or bicubic.")
     define("string", "on_error", data.on_error, "What to do with images that cannot be decoded: fail or skip.")
     if command == "palette":
@@ -206,7 +213,7 @@ def _define_generation(define: _Define, command: str) -> None:
             "window",
             "auto",
             "Number of pixels that a forward pass evaluates: 1, 2, ... or auto. A window above 1 guesses pixels and "
-            "checks the guesses; it changes only the speed.",
+            "checks the guesses; the images are the same, up to ties within rounding.",
         )
         define("bool", "gif", False, "Also write drawing.gif and passes.png, which show the order of sampling.")
     if command == "complete":

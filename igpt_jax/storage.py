@@ -35,7 +35,7 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 def as_path(place: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a local file or directory, or of one in a bucket.
 
-    The first use of a bucket checks that it can be reached.
+    "~" is expanded. The first use of a bucket checks that it can be reached.
 
     Raises:
       InputError: it is an address of another kind, gcsfs is not installed, or the bucket cannot be listed.
@@ -45,7 +45,7 @@ def as_path(place: str | os.PathLike) -> pathlib.Path:
         return _bucket_path(text)
     if is_address(text):
         raise InputError(f"{text} is no path; of all addresses, only those like gs://BUCKET/PATH are supported")
-    return pathlib.Path(place)
+    return pathlib.Path(place).expanduser()
 
 
 def is_address(text: str) -> bool:

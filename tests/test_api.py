@@ -153,7 +153,7 @@ def _of(shape, dtype=np.uint8):
         (lambda model: ig.complete(model, _of((1, 6, 6, 3)), mask=_of((6, 6), bool)), "BERT"),
         (lambda model: ig.sample(model, 0), "at least 1"),
         (lambda model: ig.sample(model, temperature=-1), "temperature"),
-        (lambda model: ig.pretrain(_of((9, 6, 5, 3))), "squares"),
+        (lambda model: ig.pretrain(_of((9, 6, 5, 3))), "crop them to a square"),
         (lambda model: ig.pretrain("digits", optimiser={"b1": 0.5}), "did you mean optimizer"),
         (lambda model: ig.save(model, "x", to="keras"), "no format"),
         (lambda model: ig.export(model, "x", what="loss"), "no program"),

@@ -28,9 +28,9 @@ def growth() -> list[Result]:
         ("positions", "seconds a training step"): steps,
         ("layers", "seconds a training step"): deep_steps,
         ("layers", "seconds to compile"): compiles,
-        ("positions", "seconds to draw an image"): lengths,
+        ("positions", "seconds to sample an image"): lengths,
     }
-    plot_growth(PICTURE, curves)
+    plot_growth(PICTURE, "A network of width 128, one image", curves)
     return [
         Result(f"growth: {what} at {n} {axis}", SECONDS, value)
         for (axis, what), curve in curves.items()

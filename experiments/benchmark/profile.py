@@ -41,17 +41,17 @@ def profile() -> list[Result]:
             took, ceiling = min(seconds(case.run) for _ in range(3)), _product_speed()
             remark = (
                 f"its {case.flops / 1e9:,.0f} GFLOP need {case.flops / ceiling:.2f} s at the {ceiling / 1e9:,.0f} "
-                "GFLOP/s of XLA's fastest product of matrices here"
+                "GFLOP/s of XLA's fastest matmul here"
             )
             results.append(Result(f"profile, {name}", SECONDS, took, remark=remark))
-    plot_shares(PICTURE, "Where the time goes (% of what the threads were busy)", shares)
+    plot_shares(PICTURE, "Where the time goes (% of the threads' busy time)", shares)
     return results
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
     yield "training step, L=4 d=256, batch 4", _training(SMALL, images=4)
     yield "training step, iGPT-S, batch 1", _training(S, images=1)
-    yield "drawing, L=4 d=256, batch 8", Case(drawing(SMALL, images=8))
+    yield "sampling, L=4 d=256, batch 8", Case(drawing(SMALL, images=8))
     yield "25 probes of 10,000 x 512, three strengths", Case(_probing())
 
 

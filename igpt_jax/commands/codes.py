@@ -10,6 +10,7 @@ from absl import flags
 
 from igpt_jax.codes.codec import FILE
 from igpt_jax.codes.config import CodecConfig
+from igpt_jax.commands.run_checks import FIXED_DATA, differences
 from igpt_jax.config import ParallelConfig
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.pipeline import image_batches, originals
@@ -24,6 +25,11 @@ from igpt_jax.train.workdir_lock import CONFIG, lock_workdir
 from igpt_jax.types import HostBatch
 
 SHOWN = 12  # pictures
+# What makes a codec what it is.  The other options may change between two calls.
+FIXED = (
+    *("seed", "steps", "resolution", "learning_rate", "muon_learning_rate", "commitment", "decay", "network"),
+    *FIXED_DATA,
+)
 
 
 def main(config: CodecConfig, workdir: pathlib.Path, options: flags.FlagValues) -> None:
@@ -65,7 +71,14 @@ def main(config: CodecConfig, workdir: pathlib.Path, options: flags.FlagValues) 
         }
         with atomic_write(workdir / "evaluation.json") as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n")
-        shown = next(originals(sources["test"], central, batch_size=SHOWN, shuffle_seed=config.seed))["image"]
+        pictures = originals(
+            sources["test"],
+            central,
+            batch_size=SHOWN,
+            shuffle_seed=config.seed,
+            max_skipped=config.data.tolerated,
+        )
+        shown = next(pictures)["image"]
         plot_reconstructions(workdir / "reconstructions.png", shown, codec.decode(codec.encode(shown)))
     print(
         f"test: {result['psnr']:.1f} dB, {result['codes_used']:.0f} % of {len(codec)} codes used, "
@@ -82,9 +95,7 @@ def _check_config(config: CodecConfig, workdir: pathlib.Path) -> None:
         saved = CodecConfig.from_dict(json.loads((workdir / CONFIG).read_text()))
     except ValueError as error:
         raise InputError(f"{workdir / CONFIG} is not that of a codec ({error}); use another --workdir") from error
-    for name in ("seed", "steps", "resolution", "learning_rate", "commitment", "decay", "network", "data"):
-        if getattr(saved, name) != getattr(config, name):
-            raise InputError(
-                f"{workdir} was made with {name}={getattr(saved, name)}, now it is {getattr(config, name)}; use the "
-                "same value or another --workdir"
-            )
+    for name, old, new in differences(saved, config, FIXED):
+        raise InputError(
+            f"{workdir} was made with {name}={old!r}, now it is {new!r}; use the same value or another --workdir"
+        )

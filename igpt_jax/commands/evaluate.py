@@ -41,6 +41,8 @@ def main(config: RunConfig | None, workdir: pathlib.Path, options: flags.FlagVal
         measured = dataclasses.replace(config.evaluate, split=options.split)
         config = dataclasses.replace(config, evaluate=measured, keep_best="", stop_after=0)  # the best is known by now
     run = Run.open(config, workdir)
+    if options.probe and not run.train_source.classes:
+        raise InputError(f"data.name={config.data.name} has no labels, so --probe has nothing to predict; leave it out")
     with contextlib.ExitStack() as stack:
         if origin := measured_origin(run, options.step):
             stack.enter_context(run.hold_workdir())

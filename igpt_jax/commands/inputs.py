@@ -1,6 +1,7 @@
 """What the generating commands have in common: weights from any place, and images to start from."""
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 from typing import Any
@@ -70,7 +71,8 @@ def load_tokens(options: flags.FlagValues, loaded: Loaded, count: int) -> tuple[
         if not workdir:
             raise InputError("--images=PATH is missing; name an image or a folder of images")
         run = Run(saved_config(workdir), workdir)
-        tokens_bt = next(run.examples(run.test_source))["tokens"][:count]
+        shown = itertools.islice(run.examples(run.test_source), -(-count // run.config.evaluate.batch_size))
+        tokens_bt = np.concatenate([batch["tokens"] for batch in shown])[:count]
         return [f"test image {i}" for i in range(len(tokens_bt))], tokens_bt
     resolution = loaded.model.config.resolution * loaded.palette.scale
     source = open_images(as_path(options.images), resolution)

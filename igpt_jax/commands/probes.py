@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,6 @@ from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.evaluate.features import split_features, stored
 from igpt_jax.evaluate.low_data import LowDataResult, low_data
 from igpt_jax.evaluate.probe import ProbeResult, probe
-from igpt_jax.storage import in_bucket
 from igpt_jax.train.state import init_params
 from igpt_jax.types import HostBatch, Params
 
@@ -109,14 +107,9 @@ def _features(run: Run, params: Params) -> Split:
         run.test_examples(draw, task="features of test images") for draw in range(run.masks)
     )
     features = functools.partial(
-        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=_spill(run)
+        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=run.spill_directory
     )
     return *features(train), *features(test)
-
-
-def _spill(run: Run) -> pathlib.Path | None:
-    """Where features go that do not fit into memory: the workdir, unless that is in a bucket."""
-    return None if in_bucket(run.workdir) else run.workdir
 
 
 def _pixels(run: Run) -> Split:
@@ -135,7 +128,7 @@ def _pixels(run: Run) -> Split:
                 labels.append(batch["label"])
                 yield colors_of(batch["tokens"]).reshape(len(batch["tokens"]), 1, -1)
 
-        pixels_bld = stored(batches(), config.memory * 2**30, _spill(run))
+        pixels_bld = stored(batches(), config.memory * 2**30, run.spill_directory)
         return pixels_bld.swapaxes(0, 1), np.concatenate(labels)
 
     return *read(run.examples(run.train_source, config.augmented_epochs)), *read(run.test_examples())

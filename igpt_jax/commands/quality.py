@@ -1,6 +1,7 @@
 """Measures samples beside held-out images: copies, color statistics, labels, and distances between features."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from igpt_jax.checks import check_squares
 from igpt_jax.commands.inputs import output_directory
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows, split_features
+from igpt_jax.evaluate.forward import in_batches
 from igpt_jax.evaluate.probe import fit
 from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
@@ -23,7 +26,7 @@ from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.processes import is_primary_process
 from igpt_jax.quality.compare import Measures, compare
 from igpt_jax.quality.networks import open_network
-from igpt_jax.quality.sets import read_images
+from igpt_jax.quality.sets import array_names, read_images
 from igpt_jax.quality.statistics import Statistics
 from igpt_jax.report.sheets import plot_neighbors
 from igpt_jax.storage import as_path, mirrored
@@ -94,18 +97,16 @@ def _compare(
         named, reference = reference, _read_reference(reference)
     else:
         named = "training images"
-    distances = compare(sets, reference, network, measures)
-    if options.save_statistics and not isinstance(reference, Statistics):
-        Statistics.of(network.features(reference), network.name).save(as_path(options.save_statistics))
+    distances, statistics = compare(sets, reference, network, measures)
+    if options.save_statistics and is_primary_process():
+        statistics.save(as_path(options.save_statistics))
     return {"reference": named, "samples_from": options.samples or "drawn"} | distances
 
 
 def _read_reference(place: str) -> Statistics | np.ndarray:
     """A file of statistics, or images."""
-    if place.endswith(".npz"):
-        with as_path(place).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if "mu" in arrays:
-                return Statistics.load(as_path(place))
+    if place.endswith(".npz") and "mu" in array_names(as_path(place)):
+        return Statistics.load(as_path(place))
     return read_images(place)
 
 
@@ -115,13 +116,16 @@ def _measure_run(
     """A run's samples beside its held-out images.  Returns the result, and what the sheet of neighbors shows."""
     run = Run.open(config, workdir) if config else Run(saved_config(workdir), workdir)
     sampler = Sampler(options.temperature, options.top_k, options.top_p)
+    probe = _saved_probe(run) if run.train_source.classes > 1 else None
     model, params, palette = load(workdir, mesh=run.mesh)
     test_bt, _ = _tokens(run.examples(run.test_source))
     views = options.views if run.training_images_vary else 1
     train_bt, labels_b = _tokens(run.examples(run.train_source, views))
-    test_bt, train = test_bt[: options.n], palette.decode(train_bt)
+    chosen = np.random.default_rng(options.seed).permutation(len(test_bt))[: options.n]  # a source may be sorted
+    test_bt, train = test_bt[np.sort(chosen)], palette.decode(train_bt)
     if options.samples:
-        samples_bt = palette.encode(read_images(options.samples))
+        samples = check_squares(read_images(options.samples), run.config.model.resolution * palette.scale)
+        samples_bt = palette.encode(samples)
     else:
         samples_bt = complete(
             model,
@@ -151,8 +155,8 @@ def _measure_run(
     result["jensen_shannon"] = {
         name: divergences(tokens_bt, train_bt, len(palette)) for name, tokens_bt in sets.items()
     }
-    if run.train_source.classes > 1:
-        result["labels"] = _labels(run, params, train_bt, labels_b, sets)
+    if probe:
+        result["labels"] = _labels(run, params, probe, train_bt, labels_b, sets)
     if measures:
         result["features"] = _compare(options, measures, images, options.reference or train)
     shown = images["samples"][:SHOWN]
@@ -164,24 +168,36 @@ def _tokens(examples: Iterator[HostBatch]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([b["tokens"] for b in batches]), np.concatenate([b["label"] for b in batches])
 
 
-def _labels(
-    run: Run, params: Params, train_bt: np.ndarray, labels_b: np.ndarray, sets: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    """What a probe of the layer that `evaluate` found best calls the images; the training labels beside them."""
+def _saved_probe(run: Run) -> dict[str, Any]:
+    """The probe's result in evaluation.json."""
     path = run.workdir / "evaluation.json"
     if not path.exists():
         raise InputError(f"there is no {path}, which says the best layer; run: python -m igpt_jax evaluate")
     probe = json.loads(path.read_text()).get("probe")
     if probe is None:
         raise InputError(f"{path} has no probe, which says the best layer; run evaluate without --probe=False")
+    return probe
+
+
+def _labels(
+    run: Run,
+    params: Params,
+    probe: dict[str, Any],
+    train_bt: np.ndarray,
+    labels_b: np.ndarray,
+    sets: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """What a probe of the layer that `evaluate` found best calls the images; the training labels beside them."""
     layer, size, classes = probe["best_layer"], run.config.evaluate.batch_size, run.train_source.classes
     settings_gs = np.full((1, 1), probe["settings"][probe["layer_numbers"].index(layer)], np.float32)
     config = dataclasses.replace(run.config.evaluate.probe, solver=probe["solver"])
+    model = run.model.clone(normalized_features=config.normalized)
+    features_of = functools.partial(
+        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=run.spill_directory
+    )
 
     def features(tokens_bt: np.ndarray, labels_b: np.ndarray) -> Rows:
-        parts = [slice(i, i + size) for i in range(0, len(tokens_bt), size)]
-        batches = ({"tokens": tokens_bt[part], "label": labels_b[part]} for part in parts)
-        return Rows.all(*split_features(run.model, params, batches, run.mesh))
+        return Rows.all(*features_of(in_batches({"tokens": tokens_bt, "label": labels_b}, size)))
 
     (fitted,) = fit(features(train_bt, labels_b), [(layer,)], settings_gs, classes, config, run.config.seed)
     shares = {"training": np.bincount(labels_b, minlength=classes) / len(labels_b)}

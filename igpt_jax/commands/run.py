@@ -25,6 +25,7 @@ from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.processes import barrier, batch_share, is_primary_process
 from igpt_jax.progress import track
+from igpt_jax.storage import in_bucket
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.start import checkpoint_place
 from igpt_jax.train.state import init_params
@@ -202,10 +203,15 @@ class Run:
         """How many masks of every view of a test image a BERT model votes over; 1 without masks."""
         return 1 if self.config.model.causal else self.config.evaluate.votes
 
+    @property
+    def spill_directory(self) -> pathlib.Path | None:
+        """Where features go that do not fit into memory: the workdir; None, a temporary one, if that is in a bucket."""
+        return None if in_bucket(self.workdir) else self.workdir
+
     def pictures(self, n: int) -> np.ndarray:
         """The first n evaluation images as they are encoded, (n, r, r, 3) uint8; of tokens, what they decode to."""
         if isinstance(self.test_source, TokenSource):
-            return self.palette.decode(next(self.examples(self.test_source))["tokens"][:n])
+            return self.palette.decode(self.test_source.read(np.arange(min(n, len(self.test_source)))))
         stream = originals(
             self.test_source, self._augmentations[1], batch_size=n, max_skipped=self.config.data.tolerated
         )

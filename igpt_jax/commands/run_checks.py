@@ -24,11 +24,14 @@ if typing.TYPE_CHECKING:
     from igpt_jax.commands.run import Run
 
 # Sections and options that make a run what it is.  The others may change between two calls of the same run.
+FIXED_DATA = tuple(
+    f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation", "emoji")
+)
 FIXED = (
     *("seed", "steps", "initialize_from", "continue_from", "model", "palette", "objective", "optimizer"),
-    *(f"data.{key}" for key in ("name", "batch_size", "augmentation", "filter", "fold_validation", "emoji")),
+    *FIXED_DATA,
 )
-FREE = ("optimizer.skip_spikes",)
+FREE = ("optimizer.skip_spikes", "model.attention", "model.remat", "model.unroll")
 # What may differ from the run that `continue_from` names, as long as the learning rates before its step are the same.
 FREE_WHEN_CONTINUED = ("steps", "initialize_from", "continue_from", "optimizer.schedule", "optimizer.decay_fraction")
 HOW_TO_TRAIN_LONGER = (
@@ -107,6 +110,8 @@ def _check_tracker(name: str) -> None:
 
 def _check_classes(run: "Run") -> None:
     name, weight, classes = run.config.data.name, run.config.objective.class_weight, run.config.model.classes
+    if run.config.keep_best == "probe/accuracy" and not run.train_source.classes:
+        raise InputError(f"data.name={name} has no labels to probe, so set keep_best='' in place of probe/accuracy")
     if (weight or classes) and not run.train_source.classes:
         raise InputError(
             f"data.name={name} has no labels, and objective.class_weight={weight:g} with model.classes={classes} "
@@ -129,12 +134,19 @@ def _check_views(run: "Run") -> None:
 
 
 def _check_same(saved: RunConfig, config: RunConfig, where: pathlib.Path | str, free: tuple[str, ...]) -> None:
-    for key in FIXED:
+    for name, old, new in differences(saved, config, FIXED):
+        if name not in free:
+            remedy = HOW_TO_TRAIN_LONGER if name == "steps" else "use the same value or another --workdir"
+            raise InputError(f"{where} was made with {name}={old!r}, now it is {new!r}; {remedy}")
+
+
+def differences(
+    saved: typing.Any, config: typing.Any, keys: tuple[str, ...]
+) -> Iterator[tuple[str, typing.Any, typing.Any]]:
+    """Yields (name, old value, new value) of every option below some keys in which two configs differ."""
+    for key in keys:
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, config))
-        for name, old_value, new_value in _differences(key, old, new):
-            if name not in free:
-                remedy = HOW_TO_TRAIN_LONGER if name == "steps" else "use the same value or another --workdir"
-                raise InputError(f"{where} was made with {name}={old_value!r}, now it is {new_value!r}; {remedy}")
+        yield from _differences(key, old, new)
 
 
 def _differences(name: str, old: typing.Any, new: typing.Any) -> Iterator[tuple[str, typing.Any, typing.Any]]:

@@ -76,7 +76,7 @@ class Encoding:
         side = self.resolution // self.palette.scale
         facts = {"source": data.name, "resolution": side, "classes": self._source("train").classes}
         facts |= {"augmentation": data.augmentation, "crops": self.crops, "seed": self.seed}
-        facts |= {"filter": data.filter, "fold_validation": data.fold_validation, "on_error": data.on_error}
+        facts |= {"filter": data.filter, "fold_validation": data.fold_validation}
         if description := describe_source(data):
             facts["emoji"] = description
         return facts

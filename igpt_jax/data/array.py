@@ -14,6 +14,8 @@ from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.types import HostBatch
 
+_BATCH = 256  # images that are encoded at once
+
 
 def write_array(directory: pathlib.Path, images: np.ndarray, palette: Tokenizer) -> None:
     """Writes images as tokens, a tenth of them as the test split; tokens of the same images stay as they are.
@@ -42,8 +44,9 @@ def write_array(directory: pathlib.Path, images: np.ndarray, palette: Tokenizer)
         return
 
     def stream(rows: np.ndarray, start: int) -> Iterator[HostBatch]:
-        rows = rows[start:]
-        yield {"tokens": palette.encode(images[rows]), "label": np.zeros(len(rows), np.int32)}
+        for i in range(start, len(rows), _BATCH):
+            tokens_bt = palette.encode(images[rows[i : i + _BATCH]])
+            yield {"tokens": tokens_bt, "label": np.zeros(len(tokens_bt), np.int32)}
 
     test, train = np.split(np.random.default_rng(0).permutation(len(images)), [max(1, len(images) // 10)])
     splits = {name: np.sort(rows) for name, rows in (("train", train), ("test", test))}

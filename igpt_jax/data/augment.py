@@ -67,7 +67,8 @@ class Augmentation:
         Raises:
           InputError: the augmentation cannot use images of this shape (raised while the graph is built).
         """
-        if self.box and image.shape[:2] != (self.resolution, self.resolution):
+        is_whole = self.box is central_square and image.shape[:2] == (self.resolution, self.resolution)
+        if self.box and not is_whole:
             image = self._resample(image, self.box(tf.shape(image)[:2], seed))
         return self._finish(image, seed)
 

@@ -39,20 +39,35 @@ def split_folders(path: str) -> dict[str, pathlib.Path]:
     return folders if set(folders) == set(_SPLITS) else {"train": root}
 
 
-def open_folder(root: pathlib.Path) -> FileSource:
+def open_folder(root: pathlib.Path, train: pathlib.Path | None = None) -> FileSource:
     """Opens every JPEG, PNG and WebP file below a folder, sorted by path, without hidden files and folders.
 
     If all of them are in subfolders, the names of the first level, sorted, are the classes.  Otherwise the images have
     no labels.
 
+    Args:
+      root: the folder.
+      train: the folder of the training images, if it is another; its classes, in its order, are those of `root` too.
+
     Raises:
-      InputError: the folder holds no image.
+      InputError: the folder holds no image, or its classes are not those of the training images.
     """
     paths = _images(root)
-    classes = sorted({path.split(os.sep)[0] for path in paths}) if all(os.sep in path for path in paths) else []
+    classes = _classes(paths)
+    if train and train != root:
+        known = _classes(_images(train))
+        if unknown := sorted(set(classes) - set(known)) if known else []:
+            raise InputError(f"{root} has the class {unknown[0]}, which {train} lacks; name the sub-folders alike")
+        if known and not classes:
+            raise InputError(f"{train} has a sub-folder for each class, and {root} has not; arrange both alike")
+        classes = known
     number = {name: i for i, name in enumerate(classes)}
     labels = [number.get(path.split(os.sep)[0], 0) for path in paths]
     return _open_files([str(root / path) for path in paths], labels, len(classes), _reader(root))
+
+
+def _classes(paths: Sequence[str]) -> list[str]:
+    return sorted({path.split(os.sep)[0] for path in paths}) if all(os.sep in path for path in paths) else []
 
 
 def open_images(path: pathlib.Path, resolution: int) -> FileSource:
@@ -122,8 +137,14 @@ def _walk(root: pathlib.Path) -> Iterator[str]:
             if path.lower().endswith(_SUFFIXES) and not any(part.startswith(".") for part in path.split("/")):
                 yield path
         return
-    for directory, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen: set[str] = set()  # a link may lead back
+    for directory, folders, names in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(directory))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) not in seen
+        ]
         for file in names:
             if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
                 yield os.path.relpath(os.path.join(directory, file), root)

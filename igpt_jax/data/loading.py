@@ -108,7 +108,7 @@ def _count_broken(
             known.add(index)
             complaint = source.complaint(index, augmentation.max_pixels)
             if not max_skipped:
-                raise InputError(f"{complaint}; mend or remove it, or set data.on_error=skip")
+                raise InputError(f"{complaint}; mend or remove it, or set on_error=skip")
             if len(known) > max_skipped or broken.max() == _CANDIDATES:
                 raise InputError(
                     f"{complaint}; {len(known)} images cannot be decoded, and data.max_skipped={max_skipped} in all or "

@@ -50,7 +50,7 @@ def load_source(config: DataConfig, split: str) -> Source:
         return open_tokens(path, split, fold_validation=config.fold_validation)
     if kind == "folder":
         folders = split_folders(path)
-        return _divide(config, split, folders.keys(), lambda name: open_folder(folders[name]))
+        return _divide(config, split, folders.keys(), lambda name: open_folder(folders[name], folders["train"]))
     if kind == "photographs":
         return open_photographs(split, fold_validation=config.fold_validation)
     if kind == "blended_digits":

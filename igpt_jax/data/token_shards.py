@@ -18,7 +18,7 @@ from igpt_jax.types import HostBatch
 Stream = Callable[[int], Iterator[HostBatch]]
 
 _PLAN = "manifest.partial.json"  # describes what an unfinished directory will hold
-_SHARD = 2**14  # images in a shard; a multiple of the batch size of the streams
+_SHARD = 2**14  # images in a shard
 
 
 def write_tokens(
@@ -122,9 +122,10 @@ def _in_shards(stream: Iterator[HostBatch], advance: Callable[[int], None]) -> I
         labels.append(batch["label"])
         count += len(labels[-1])
         advance(len(labels[-1]))
-        if count >= _SHARD:
-            yield np.concatenate(tokens), np.concatenate(labels)
-            tokens, labels, count = [], [], 0
+        while count >= _SHARD:
+            whole_tokens, whole_labels = np.concatenate(tokens), np.concatenate(labels)
+            yield whole_tokens[:_SHARD], whole_labels[:_SHARD]
+            tokens, labels, count = [whole_tokens[_SHARD:]], [whole_labels[_SHARD:]], count - _SHARD
     if count:
         yield np.concatenate(tokens), np.concatenate(labels)
 

@@ -226,7 +226,7 @@ def _beyond_the_end(measured: dict[float, tuple[float, float]]) -> float | None:
     for end, neighbor in (weakest_first[:2], weakest_first[:-3:-1]):
         if chosen == end:
             l2 = float(f"{end * end / neighbor:.3g}")
-            return l2 if WEAKEST <= l2 <= STRONGEST else None
+            return l2 if WEAKEST <= l2 <= STRONGEST and l2 not in measured else None
     return None
 
 

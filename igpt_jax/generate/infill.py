@@ -45,8 +45,8 @@ def infill(
       seed: of the random numbers; each filling has its own key, see `image_keys`.
       mesh: devices, over which the images are split.
       sampler: how a color is sampled from its logits.
-      rounds: forward passes of the first filling, at least 1; with as many as hidden pixels, they are filled one by
-        one.
+      rounds: forward passes of the first filling, at least 1; each fills some of the hidden pixels, fewer of
+        them in the earlier rounds.
       sweeps: Gibbs sweeps, at least 0; each costs one forward pass per hidden pixel.
       batch_size: images filled at once, at least 1; it does not change the images.
 

@@ -49,16 +49,22 @@ def divergences(tokens_bt: np.ndarray, train_bt: np.ndarray, vocabulary: int) ->
       neighbors in a row and in a column.
     """
 
-    def histograms(tokens_bt: np.ndarray) -> dict[str, np.ndarray]:
+    def counted(tokens_bt: np.ndarray) -> dict[str, np.ndarray]:
         side = round(tokens_bt.shape[1] ** 0.5)
         grid = tokens_bt.reshape(-1, side, side).astype(np.int64)
         row_pairs = grid[:, :, :-1] * vocabulary + grid[:, :, 1:]
         column_pairs = grid[:, :-1] * vocabulary + grid[:, 1:]
-        counted = {"tokens": grid, "row_pairs": row_pairs, "column_pairs": column_pairs}
-        return {name: np.bincount(x.reshape(-1), minlength=vocabulary**2) / x.size for name, x in counted.items()}
+        return {"tokens": grid, "row_pairs": row_pairs, "column_pairs": column_pairs}
 
-    ours, theirs = histograms(tokens_bt), histograms(train_bt)
-    return {name: jensen_shannon(ours[name], theirs[name]) for name in ours}
+    def divergence(ours: np.ndarray, theirs: np.ndarray) -> float:
+        (a, counts_a), (b, counts_b) = (np.unique(x, return_counts=True) for x in (ours, theirs))
+        values = np.union1d(a, b)  # those that occur; of vocabulary**2 pairs, most do not
+        p, q = np.zeros((2, len(values)))
+        p[np.searchsorted(values, a)], q[np.searchsorted(values, b)] = counts_a / ours.size, counts_b / theirs.size
+        return jensen_shannon(p, q)
+
+    theirs = counted(train_bt)
+    return {name: divergence(ours, theirs[name]) for name, ours in counted(tokens_bt).items()}
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:

@@ -35,7 +35,7 @@ class Sampler:
     top_p: float = 1.0  # keep the likeliest colors until their probabilities sum to p
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise InputError(f"temperature={self.temperature} must not be negative; 0 takes the likeliest color")
         if self.top_k < 0:
             raise InputError(f"top_k={self.top_k} must be 0 (all colors) or more")

@@ -143,7 +143,8 @@ def _attention(
     q_bthk, k_bthk = _norm_and_rotate(config, block["attention"], q_bthk, k_bthk, position_bt)
     k_bhkt, v_bhtk = k_bthk.transpose(0, 2, 3, 1), v_bthk.transpose(0, 2, 1, 3)
     if cache[0].shape[_KEY_AXIS] == t:  # these positions fill the cache, so there are no earlier ones to attend to
-        cache, mixed_bthk = (k_bhkt, v_bhtk), attend(q_bthk, k_bthk, v_bthk, causal=True, backend=config.attention)
+        backend = "auto" if config.attention == "splash" else config.attention  # splash does not take every t
+        cache, mixed_bthk = (k_bhkt, v_bhtk), attend(q_bthk, k_bthk, v_bthk, causal=True, backend=backend)
     else:
         keys, values = cache
         cache = _write(position_b, keys, k_bhkt, _KEY_AXIS), _write(position_b, values, v_bhtk, _VALUE_AXIS)

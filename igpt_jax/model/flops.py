@@ -104,6 +104,7 @@ def _layer_weights(config: ModelConfig) -> int:
 
 
 def peak_flops() -> float | None:
-    """Returns the bfloat16 FLOP/s of all devices together, or None for a chip that is not in `CHIPS`."""
+    """Returns the bfloat16 FLOP/s of all chips together, or None for a chip that is not in `CHIPS`."""
     chip = CHIPS.get(jax.devices()[0].device_kind)
-    return chip.flops * jax.device_count() if chip else None
+    chips = {(getattr(x, "slice_index", 0), *getattr(x, "coords", (x.id,))) for x in jax.devices()}  # TPU7x: 2 devices
+    return chip.flops * len(chips) if chip else None

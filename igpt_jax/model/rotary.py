@@ -10,7 +10,7 @@ Reference:
 import jax
 import jax.numpy as jnp
 
-LONGEST = 100.0  # the slowest pair of components rotates by one radian in about this many pixels; the fastest in 1
+LONGEST = 100.0  # bounds how many pixels the slowest pair of components takes for one radian; the fastest takes 1
 
 
 def rotate(x_bthk: jax.Array, pixel_bt: jax.Array, resolution: int) -> jax.Array:

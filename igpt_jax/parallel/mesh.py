@@ -1,6 +1,7 @@
 """The device mesh, and the table from logical axes to mesh axes, from which every sharding derives."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,26 +146,40 @@ def check_model(config: ModelConfig, mesh: Mesh) -> None:
     """Checks that a model's weights split evenly over a mesh, and that its attention backend runs on the devices.
 
     Raises:
-      InputError: `model.width`, `model.heads` or `model.attention` does not fit.
+      InputError: `model.width`, `model.heads`, the width of the MLP or `model.attention` does not fit.
     """
-    for option, size, axis in (("width", config.width, "data"), ("heads", config.heads, "model")):
+    axes = (("width", config.width, "data"), ("heads", config.heads, "model"), ("MLP width", config.mlp_width, "model"))
+    for name, size, axis in axes:
         if size % mesh.shape[axis]:
-            nearest = max(n for n in range(1, mesh.shape[axis]) if size % n == 0)
+            count = mesh.shape["data"] * mesh.shape["model"]
+            grids = [{"data": count // n, "model": n} for n in range(1, count + 1) if count % n == 0]
+            grids = [grid for grid in grids if all(size % grid[axis] == 0 for _, size, axis in axes)]
+            remedy = " and ".join(f"parallel.{axis}={n}" for axis, n in grids[0].items()) if grids else "fewer devices"
             raise InputError(
-                f"model.{option}={size} is not divisible by the {mesh.shape[axis]} devices of the {axis} axis; "
-                f"set parallel.{axis}={nearest}"
+                f"the model's {name}, {size}, is not divisible by the {mesh.shape[axis]} devices of the {axis} axis; "
+                f"use {remedy}"
             )
+    if problem := _attention_problem(config, mesh):
+        raise InputError(f"model.attention={config.attention} {problem}; set it to auto")
+
+
+def with_fitting_attention(config: ModelConfig, mesh: Mesh) -> ModelConfig:
+    """Returns a model's config with attention="auto" where its own backend does not run on the devices of a mesh."""
+    return dataclasses.replace(config, attention="auto") if _attention_problem(config, mesh) else config
+
+
+def _attention_problem(config: ModelConfig, mesh: Mesh) -> str | None:
     if config.attention == "cudnn" and (config.dtype != "bfloat16" or not fits_cudnn(config.head_dim)):
-        raise InputError(
-            f"model.attention=cudnn needs model.dtype=bfloat16, not {config.dtype}, and heads whose dimension is a "
-            f"multiple of 8 and at most 128, not {config.head_dim}; set it to auto"
+        return (
+            f"needs model.dtype=bfloat16, not {config.dtype}, and heads whose dimension is a multiple of 8 and at most "
+            f"128, not {config.head_dim}"
         )
     platform = mesh.devices.flat[0].platform
     for kernel, its_platform in (("splash", "tpu"), ("cudnn", "gpu")):
         if config.attention == kernel and platform != its_platform:
-            raise InputError(f"model.attention={kernel} runs on a {its_platform}, not on a {platform}; set it to auto")
+            return f"runs on a {its_platform}, not on a {platform}"
     if config.attention == "splash" and config.context % LANES:
-        raise InputError(
-            f"model.attention=splash needs positions in multiples of {LANES}, not the {config.context} of "
-            f"model.resolution={config.resolution}; set it to auto"
+        return (
+            f"needs positions in multiples of {LANES}, not the {config.context} of model.resolution={config.resolution}"
         )
+    return None

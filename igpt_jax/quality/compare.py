@@ -24,7 +24,7 @@ class Measures:
     """Which distances to compute, and their options.
 
     Raises:
-      InputError: a metric is not in `METRICS`.
+      InputError: a metric is not in `METRICS`, or an option is out of range.
     """
 
     metrics: tuple[str, ...] = METRICS
@@ -37,11 +37,15 @@ class Measures:
         for name in self.metrics:
             if name not in METRICS:
                 raise InputError(f"--metrics={name} is not known; choose from {', '.join(METRICS)}")
+        if self.neighbors < 1 or self.kid_subset < 0 or self.kid_subset == 1:
+            raise InputError(
+                f"--neighbors={self.neighbors} must be 1 or more, and --kid_subset={self.kid_subset} 2 or more, or 0"
+            )
 
 
 def compare(
     sets: dict[str, np.ndarray], reference: np.ndarray | Statistics, network: FeatureNetwork, measures: Measures
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Statistics]:
     """Compares each set of images with the reference.
 
     Args:
@@ -53,6 +57,7 @@ def compare(
     Returns:
       Values that JSON can hold: all that is needed to repeat the numbers (network, counts, options); and under the name
       of each set "fid", "kid" with its standard deviation over subsets, "precision", "recall", "density", "coverage".
+      And the reference's statistics.
 
     Raises:
       InputError: the statistics are of another network, or `measures` need more than statistics; or a set has too few
@@ -65,6 +70,12 @@ def compare(
         reference_bd = network.features(reference)
         statistics = Statistics.of(reference_bd, network.name)
     features = {name: network.features(images) for name, images in sets.items()}
+    for features_bd in features.values():
+        if features_bd.shape[1] != len(statistics.mean_d):
+            raise InputError(
+                f"the reference's statistics are of {len(statistics.mean_d)} features, but {network.name} has "
+                f"{features_bd.shape[1]}; compare features of the same network"
+            )
     all_features = [*features.values(), *([] if reference_bd is None else [reference_bd])]
     subset = measures.kid_subset or min(KID_SUBSET, *map(len, all_features))
     result: dict[str, Any] = {
@@ -78,7 +89,7 @@ def compare(
         result[name] = {"images": len(features_bd)} | _distances(
             features_bd, reference_bd, statistics, measures, subset, network.name
         )
-    return result
+    return result, statistics
 
 
 def _distances(

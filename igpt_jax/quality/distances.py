@@ -49,10 +49,15 @@ def frechet_at_infinity(
     Returns:
       The distance at infinity, and the measured pairs (N, distance).
 
+    Raises:
+      InputError: there are fewer images than sizes.
+
     Reference:
       Chong and Forsyth 2019, arXiv:1911.07023.
     """
     rng, images = np.random.default_rng(seed), len(features_bd)
+    if images < sizes:
+        raise InputError(f"--infinity extrapolates from {sizes} or more images, but a set has {images}; give more")
     counts = np.unique(np.linspace(max(2, images // 10), images, sizes).astype(int))
     measured = [(int(n), distance_of(features_bd[rng.choice(images, n, replace=False)])) for n in counts]
     _, at_infinity = np.polyfit([1 / n for n, _ in measured], [distance for _, distance in measured], 1)
@@ -75,12 +80,14 @@ def kernel_distance(
       The mean over the subsets, and the standard deviation over them.
 
     Raises:
-      InputError: a set has fewer than `size` images.
+      InputError: a set has fewer than `size` images, or fewer than two.
 
     Reference:
       Bińkowski et al. 2018, arXiv:1801.01401.
     """
     smallest = min(len(features_bd), len(reference_bd))
+    if smallest < 2:
+        raise InputError(f"KID compares pairs of images, but a set has {smallest}; give more images")
     if smallest < size:
         raise InputError(f"KID takes subsets of {size} images, but a set has {smallest}; lower --kid_subset to that")
     rng = np.random.default_rng(seed)

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import image_features
-from igpt_jax.evaluate.forward import map_batches
+from igpt_jax.evaluate.forward import in_batches, map_batches
+from igpt_jax.parallel.processes import allgather
 from igpt_jax.progress import track
 from igpt_jax.quality.inception import SIDE, Inception, load_inception
 from igpt_jax.storage import local_copy
@@ -79,8 +80,7 @@ def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: i
         return outputs[0]
 
     def over_batches(images_bhwc: np.ndarray) -> np.ndarray:
-        batches = ({"images": images_bhwc[i : i + batch_size]} for i in range(0, len(images_bhwc), batch_size))
-        outputs = map_batches(features, batches, mesh)
+        outputs = map_batches(features, in_batches({"images": images_bhwc}, batch_size), mesh)
         return np.concatenate(list(track(outputs, "features", len(images_bhwc), "image", len)))
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -120,11 +120,11 @@ def _run_network(workdir: pathlib.Path, mesh: Mesh, batch_size: int) -> FeatureN
                 f"{resolution}x{resolution}; resize them, or choose another --features"
             )
         tokens_bt = palette.encode(images_bhwc)
-        batches = ({"tokens": tokens_bt[i : i + batch_size]} for i in range(0, len(tokens_bt), batch_size))
+        batches = in_batches({"tokens": tokens_bt}, batch_size)
         features = (x_bld[:, layer] for x_bld in map_batches(features_of, batches, mesh))
         return np.concatenate(list(track(features, "features", len(tokens_bt), "image", len)))
 
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf).tobytes())
+        digest.update(allgather(leaf).tobytes())
     return FeatureNetwork(f"igpt_jax run {workdir.name}, layer {layer}, {digest.hexdigest()[:12]}", over_batches)

@@ -38,6 +38,19 @@ def read_images(place: str, split: str = "train") -> np.ndarray:
     return np.stack(list(_pictures(files)))
 
 
+def array_names(path: pathlib.Path) -> list[str]:
+    """The names of the arrays in an .npz file.
+
+    Raises:
+      InputError: it is no such file.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return list(arrays.files)
+    except Exception as error:  # numpy reads the header with Python's own parser, which raises many kinds of errors
+        raise InputError(f"{path} is no .npz file that can be read ({error}); save it again with np.savez") from error
+
+
 def _pictures(files: list[pathlib.Path]) -> Iterator[np.ndarray]:
     """Yields the pixels of each file, (h, w, 3) uint8, all of one size."""
     size = None

@@ -2,12 +2,14 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import ScaledTranslation
 
 from igpt_jax.report.figures import save_figure
 
@@ -82,17 +84,19 @@ def plot_low_data(path: pathlib.Path, labels: Sequence[int], curves: Mapping[str
     save_figure(figure, path)
 
 
-def plot_growth(path: pathlib.Path, curves: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
-    """Plots how costs grow with sizes, one plot for each pair, on logarithmic axes.
+def plot_growth(path: pathlib.Path, title: str, curves: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
+    """Plots how costs grow with sizes: one plot for each pair, two in a row, on logarithmic axes.
 
     A cost that grows by less than a factor of 2 gets a linear axis from 0.
 
     Args:
       path: the file to write; its suffix chooses the format.
-      curves: for each (name of the size, name of the cost), the cost by size.
+      title: title of the figure.
+      curves: for each (name of the size, name of the cost), the cost by size; an even number of them.
     """
-    figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
-    for axes, ((size, cost), curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+    figure = Figure(figsize=(7, 1.5 * len(curves)), layout="constrained")
+    figure.suptitle(title)
+    for axes, ((size, cost), curve) in zip(figure.subplots(len(curves) // 2, 2).flat, curves.items(), strict=True):
         axes.loglog(*zip(*curve.items(), strict=True), color=ACCENT, marker="o")
         if max(curve.values()) < 2 * min(curve.values()):
             axes.set_yscale("linear")
@@ -116,8 +120,9 @@ def plot_curves(
     curves: Mapping[str, Sequence[tuple[float, float, float]]],
     *,
     falls: bool = False,
+    baselines: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Plots up to three curves with error bars.
+    """Plots up to three curves with error bars, which stand side by side where their x are equal.
 
     Args:
       path: the file to write; its suffix chooses the format.
@@ -126,14 +131,20 @@ def plot_curves(
       y: label of the y axis.
       curves: for each name, points (x, y, standard deviation of y).
       falls: whether the x axis falls from left to right.
+      baselines: for each name, the y of a horizontal line; at most three.
     """
     figure, axes = _axes(title, x, y)
-    for (name, points), color, marker in zip(curves.items(), (MUTED, INK, ACCENT)[-len(curves) :], "^so", strict=False):
+    for i, ((name, points), color) in enumerate(zip(curves.items(), (MUTED, INK, ACCENT)[-len(curves) :], strict=True)):
         xs, ys, deviations = zip(*points, strict=True)
-        axes.errorbar(xs, ys, deviations, color=color, marker=marker, capsize=3, label=name)
+        beside = axes.transData + ScaledTranslation((i - (len(curves) - 1) / 2) / 20, 0, figure.dpi_scale_trans)
+        line, caps, bars = axes.errorbar(xs, ys, deviations, color=color, marker="^so"[i], capsize=3, label=name)
+        for artist in (line, *caps, *bars):
+            artist.set_transform(beside)
+    for (name, height), line in zip(baselines.items(), ("--", ":", "-."), strict=False):
+        axes.axhline(height, color=INK, linewidth=0.8, linestyle=line, label=name)
     if falls:
         axes.invert_xaxis()
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)
 
 
@@ -163,17 +174,17 @@ def plot_shares(path: pathlib.Path, title: str, shares: Mapping[str, Mapping[str
     Args:
       path: the file to write; its suffix chooses the format.
       title: title of the plot.
-      shares: for each name, the share of each part, as a fraction of 1.
+      shares: for each name, the share of each part, as a fraction of 1; at most three parts.
     """
     figure, axes = _axes(title, "", "")
     axes.grid(False)
     figure.set_size_inches(9, 1.4 + 0.6 * len(shares))
     parts = list(dict.fromkeys(part for bar in shares.values() for part in bar))
     left = np.zeros(len(shares))
-    for part, color in zip(parts, (ACCENT, "#8fbcc9", MUTED, INK), strict=False):
+    for part, color, ink in zip(parts, (ACCENT, "#8fbcc9", "#bbbbbb"), ("w", INK, INK), strict=False):
         widths = np.array([100 * bar.get(part, 0.0) for bar in shares.values()])
         bars = axes.barh(range(len(shares)), widths, left=left, color=color, label=part, height=0.6)
-        axes.bar_label(bars, [f"{width:.0f}" if width > 3 else "" for width in widths], label_type="center", color="w")
+        axes.bar_label(bars, [f"{width:.0f}" if width > 3 else "" for width in widths], label_type="center", color=ink)
         left += widths
     axes.set_yticks(range(len(shares)), list(shares), fontsize=8)
     axes.invert_yaxis()

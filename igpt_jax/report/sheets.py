@@ -42,7 +42,7 @@ def plot_palette(path: pathlib.Path, palette: Palette, images: np.ndarray) -> No
 
 
 def plot_reconstructions(path: pathlib.Path, images: np.ndarray, reconstructions: np.ndarray) -> None:
-    """Shows images above what a codec makes of them, in their own size.
+    """Shows images above what a codec makes of them, in their own size, in two rows.
 
     Args:
       path: the PNG file to write.
@@ -50,8 +50,10 @@ def plot_reconstructions(path: pathlib.Path, images: np.ndarray, reconstructions
       reconstructions: likewise.
     """
     make_directory(path.parent)
-    half = len(images) // 2
-    rows = np.stack([images[:half], reconstructions[:half], images[half : 2 * half], reconstructions[half : 2 * half]])
+    half = -(-len(images) // 2)
+    pairs = np.stack([images, reconstructions])
+    padded = np.pad(pairs, [(0, 0), (0, 2 * half - len(images)), *[(0, 0)] * 3], constant_values=255)
+    rows = padded.reshape(2, 2, half, *images.shape[1:]).swapaxes(0, 1).reshape(4, half, *images.shape[1:])
     with atomic_write(path) as partial:
         Image.fromarray(enlarge(tile(rows), images.shape[1])).save(partial)
 

@@ -23,7 +23,7 @@ from igpt_jax.data.palette import Palette
 from igpt_jax.data.tokenizer import Codec, Tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.parallel.processes import barrier, broadcast_from_primary, is_primary_process
-from igpt_jax.storage import absolute, remove_directory
+from igpt_jax.storage import absolute, describe_bucket_error, remove_directory
 from igpt_jax.train.best import best_step
 from igpt_jax.train.fingerprint import fingerprints
 from igpt_jax.train.metrics import METRICS, read_metrics
@@ -259,9 +259,12 @@ class Checkpoints:
     def _reading(self, step: int) -> Iterator[None]:
         try:
             yield
-        except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+        except (MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # what orbax, tensorstore and json raise on damaged files is anything
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+            if (isinstance(error, OSError) and not missing) or describe_bucket_error(error):
+                raise  # trouble of the file system, such as too many open files, damages no checkpoint
             reason = " ".join(str(error).split())[:300]
             raise DamagedCheckpoint(f"{self._directory / str(step)} is damaged: {reason}") from error
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from igpt_jax.codes.config import CodecConfig
 from igpt_jax.codes.network import Decoder, Encoder, to_floats
 from igpt_jax.codes.quantize import Codebook, first_codebook, update_codebook
 from igpt_jax.data.kmeans import psnr
+from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import put_batch, replicated
 from igpt_jax.progress import progress
 from igpt_jax.storage import Mirror, absolute
@@ -144,6 +146,7 @@ def fit(
 
     Raises:
       Preempted: a signal has arrived; everything is saved, and the next call continues.
+      InputError: the loss is NaN or infinite, or the newest checkpoint is damaged.
     """
     optimizer = make_optimizer(config)
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
@@ -151,7 +154,7 @@ def fit(
         manager = stack.enter_context(ocp.CheckpointManager(absolute(workdir) / "checkpoints", options=options))
         state = jax.device_put(first_state(config, optimizer), replicated(mesh))
         if (newest := manager.latest_step()) is not None:
-            state = manager.restore(newest, args=ocp.args.StandardRestore(state))
+            state = _restored(manager, newest, state)
         start = int(state.step)
         mirror = stack.enter_context(contextlib.closing(Mirror(workdir, METRICS)))
         lines = stack.enter_context(contextlib.closing(JsonLines(mirror.path / METRICS, start)))
@@ -168,13 +171,30 @@ def fit(
             state, metrics = step_function(state, put_batch({"image": batch["image"]}, mesh)["image"])
             advance(1)
             if step % config.log_every == 0 or step == config.steps:
-                lines.write_scalars(step, {name: float(value) for name, value in metrics.items()})
+                scalars = {name: float(value) for name, value in metrics.items()}
+                if not all(map(math.isfinite, scalars.values())):
+                    raise InputError(
+                        f"the loss is not finite after step {step}; use another --workdir with a lower learning_rate "
+                        "and muon_learning_rate"
+                    )
+                lines.write_scalars(step, scalars)
             if preemption.reached(step):
                 save()
                 raise preemption.notice
             if step % config.checkpoint_every == 0 or step == config.steps:
                 save()
         return codec_of(config, state)
+
+
+def _restored(manager: Any, step: int, like: State) -> State:
+    try:
+        return manager.restore(step, args=ocp.args.StandardRestore(like))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what orbax and tensorstore raise on damaged files is anything
+        reason = " ".join(str(error).split())[:300]
+        where = manager.directory / str(step)
+        raise InputError(f"{where} is damaged: {reason}; delete it to go on from the one before") from error
 
 
 def measure(codec: Codec, batches: Iterator[HostBatch]) -> dict[str, Any]:

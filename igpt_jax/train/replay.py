@@ -1,6 +1,7 @@
 """One step taken again, to see which image it stumbled over."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -38,6 +39,8 @@ def replay(
 ) -> dict[str, np.ndarray]:
     """Repeats training up to a step, writes nothing, and measures each image of that step's batch by itself.
 
+    A BERT model sees every image under one mask, which is not that of the step.
+
     Training starts from the newest checkpoint before the step.  Prints the step's metrics, then the images, those with
     the highest loss first.
 
@@ -59,6 +62,8 @@ def replay(
     if not 1 <= step <= config.steps:
         raise InputError(f"--replay={step} is not a step of this run, which has 1 to {config.steps}")
     model, objective = ImageGPT(config.model), objective_function(config.objective)
+    # The kernels of TPUs and GPUs split a batch over the mesh, which a single image does not allow.
+    model_of_one = ImageGPT(dataclasses.replace(config.model, attention="blockwise"))
     optimizer, _ = optimizer_and_schedule(config, images_per_epoch)
     state = _state_before(step, model, optimizer, config, workdir, mesh, initial_params)
     batches = (put_batch(batch, mesh) for batch in batches_from(int(state.step)))
@@ -75,7 +80,7 @@ def replay(
     def measure_each(params: Params, batch: Batch) -> dict[str, jax.Array]:
         def measure(image: Batch) -> dict[str, jax.Array]:
             single = jax.tree.map(lambda x: x[None], image)
-            grads, metrics = jax.grad(objective, argnums=1, has_aux=True)(model, params, single, rng)
+            grads, metrics = jax.grad(objective, argnums=1, has_aux=True)(model_of_one, params, single, rng)
             return metrics | {"gradient_norm": optax.tree.norm(grads)}
 
         return jax.lax.map(measure, batch)

@@ -72,10 +72,11 @@ def read_config(workdir: pathlib.Path) -> tuple[RunConfig, str]:
         raise InputError(f"{workdir} is not a workdir (no {CONFIG}); train one with: python -m igpt_jax train")
     try:
         note = json.loads(path.read_bytes())
-        sealed = type(note) is dict and note.pop("hash", None) == _hash(note)
     except (ValueError, RecursionError):
-        sealed = False
-    if not sealed:
+        note = None
+    if isinstance(note, dict) and "network" in note:
+        raise InputError(f"{workdir} is the workdir of a codec and not of a run; use another --workdir")
+    if not isinstance(note, dict) or note.pop("hash", None) != _hash(note):
         raise InputError(f"{path} is damaged or edited; delete it, and call train with the run's --config to write it")
     palette_hash, version = note.pop("palette_hash"), note.pop("format_version", 2)
     if version > FORMAT_VERSION:

@@ -11,7 +11,7 @@ from igpt_jax.config import ParallelConfig
 from igpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igpt_jax.errors import InputError
 from igpt_jax.model.image_gpt import ImageGPT
-from igpt_jax.parallel.mesh import check_model, make_mesh
+from igpt_jax.parallel.mesh import check_model, make_mesh, with_fitting_attention
 from igpt_jax.storage import as_path, in_bucket, local_copy
 from igpt_jax.types import Params
 from igpt_jax.weights import huggingface, openai, workdir
@@ -73,11 +73,11 @@ def load(
             f"{path} holds {weights.config.objective!r} weights, with{'' if weights.config.causal else 'out'} a start "
             f"vector, but objective={objective!r} was requested; give the path of {objective!r} weights"
         )
-    model, mesh = ImageGPT(weights.config), mesh or make_mesh(ParallelConfig())
-    check_model(weights.config, mesh)
+    mesh = mesh or make_mesh(ParallelConfig())
+    check_model(config := with_fitting_attention(weights.config, mesh), mesh)
     params = weights.place(mesh)
     check_finite(params, path)
-    return Pretrained(model, params, weights.palette or MissingPalette(as_path(path)))
+    return Pretrained(ImageGPT(config), params, weights.palette or MissingPalette(as_path(path)))
 
 
 def open_weights(path: str | os.PathLike, palette: Tokenizer | str | os.PathLike | None = None) -> Weights:

@@ -126,7 +126,7 @@ def test_random_crops_are_the_same_on_two_processes_and_after_a_restart(folder):
 def test_a_broken_image_is_named_with_the_reason(holed):
     source = load_source(config(holed, fold_validation=True), "train")
     _, central = augmentations(config(holed), 8)
-    with pytest.raises(InputError, match=r"\d\dx\w+\.\w+ \(image \d+\): it (is|cannot) .*set data\.on_error=skip"):
+    with pytest.raises(InputError, match=r"\d\dx\w+\.\w+ \(image \d+\): it (is|cannot) .*set on_error=skip"):
         list(examples(source, PALETTE, central, batch_size=4))
 
 
