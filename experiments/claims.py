@@ -24,14 +24,13 @@ class Difference(NamedTuple):
     """The mean of a difference over the seeds, and its standard error."""
 
     mean: float
-    error: float  # standard error of the mean; 0 with one seed
+    error: float  # standard error of the mean
     values: tuple[float, ...]  # of each seed
 
     @classmethod
     def of(cls, values_n: np.ndarray) -> "Difference":
         """Summarizes the differences of all seeds, (n,)."""
-        n = len(values_n)
-        error = float(np.std(values_n, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+        error = float(np.std(values_n, ddof=1) / np.sqrt(len(values_n)))
         return cls(float(np.mean(values_n)), error, tuple(float(value) for value in values_n))
 
     def exceeds(self, threshold: float = 0.0) -> bool:
@@ -257,13 +256,13 @@ def decide(
       The entries of claims.json.
 
     Raises:
-      InputError: no seed has a value in every row that a claim needs.
+      InputError: fewer than two seeds have a value in every row that a claim needs.
     """
     decided = []
     for claim in wanted:
         measured = Measured({table: tables[table] for table in claim.tables})
-        if not measured.seeds:
-            raise InputError(f"{', '.join(claim.tables)} has no seed that every row was measured with")
+        if len(measured.seeds) < 2:
+            raise InputError(f"{', '.join(claim.tables)} has fewer than two seeds that every row was measured with")
         held, differences = claim.decide(measured)
         decided.append(
             {

@@ -32,6 +32,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -238,6 +239,7 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     command = "python -m experiments.modern " + " ".join(arguments)
+    jax.config.update("jax_platforms", "cpu")  # where the runs are trained
     return exit_status("experiments.modern", lambda: measure(options, command))
 
 

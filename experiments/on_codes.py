@@ -55,6 +55,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             config.optimizer.warmup_epochs = 0.25  # 11,440 training images: four crops of each emoji
         else:
             config.data.name, config.data.augmentation = "emoji", "flip"
+            config.evaluate.probe.augmented_epochs = 4  # as many views as there are of codes
             config.optimizer.warmup_epochs = 1
         config.optimizer.learning_rate = 3e-3
         add_ingredients(config, (*RECIPES["modern"], "weight_decay"))

@@ -135,7 +135,7 @@ def reproduce(options: argparse.Namespace, command: str) -> int:
     for name, module in modules.items():
         write_table(results / name, module, measured[name], facts)
     wanted = claims.claims(options.table, options.scale)
-    if wanted and not failures:
+    if wanted and not failures and len(scheduler.seeds) > 1:
         decided = claims.decide(wanted, measured, command)
         directory = results if options.table == "all" else results / options.table
         write_json(directory / "claims.json", decided)

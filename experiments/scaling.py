@@ -166,7 +166,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         config.model.unroll = layers
         config.evaluate.batch_size = 64
         config.log_every = max(1, config.steps // 20)
-        config.evaluate.probe.l2 = (1e-4,)  # the probe goes on to other strengths as long as they are better
+        config.evaluate.probe.l2 = (1e-4,)  # one strength for all runs, to save time
     else:
         config.model.dtype, config.model.remat = "bfloat16", "auto"
         config.checkpoint_every = 10_000
@@ -253,7 +253,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scale", choices=tuple(SCALES), required=True)
     parser.add_argument("--workdir", type=local_directory, required=True, help="directory of all runs and results")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the number of cores"
+        "--jobs", type=int, help="runs at a time; default: the number of cores for miniature, 1 for paper"
     )
     parser.add_argument("--list", action="store_true", help="print commands and costs, and run nothing")
     options = parser.parse_args(arguments)
@@ -290,9 +290,10 @@ def measure(options: argparse.Namespace, command: str) -> None:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     if name == "miniature":
         environment["JAX_PLATFORMS"] = "cpu"
-    searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", options.jobs, environment)
-    featuring = Scheduler(directory / "features", (FEATURES_SEED,), "test", options.jobs, environment)
-    scheduler = Scheduler(directory, (SEED,), "test", options.jobs, environment)
+    jobs = options.jobs or ((os.cpu_count() or 1) if name == "miniature" else 1)
+    searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", jobs, environment)
+    featuring = Scheduler(directory / "features", (FEATURES_SEED,), "test", jobs, environment)
+    scheduler = Scheduler(directory, (SEED,), "test", jobs, environment)
     results = directory / "results"
     facts = {"command": command, "seed": SEED, "machine": machine(), "scale": name}
     rules = searched_rules(name, searching, results / "search.json")

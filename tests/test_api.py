@@ -1,5 +1,6 @@
 """`import igpt_jax as ig`: one call each, compared with the equations and with what lies beneath."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import igpt_jax as ig
+from igpt_jax.__main__ import main
 from igpt_jax.generate.sample import sample
 
 TINY = {
@@ -31,6 +33,17 @@ def test_pretraining_on_an_array_learns_to_predict_it(pretrained, digits):
     nats = ig.likelihood(pretrained, digits[0][400:440])
     assert nats.shape == (40, 6, 6)
     assert nats.mean() < 0.9 * np.log(8)  # a model that knows nothing has log 8
+
+
+def test_the_quality_of_samples_is_held_against_a_random_choice_of_the_held_out_images(tmp_path):
+    images = np.zeros((400, 6, 6, 3), np.uint8)
+    images[200:] = 255  # sorted, as a folder with a sub-folder for each class is
+    options = TINY | {"steps": 1, "model": TINY["model"] | {"vocabulary": 2}}
+    ig.pretrain(images, workdir=tmp_path, **options)
+    assert main(["igpt_jax", "quality", f"--workdir={tmp_path}", "--n=20"]) == 0
+    found = json.loads((tmp_path / "quality" / "quality.json").read_text())
+    assert found["held_out"] == 20
+    assert found["jensen_shannon"]["held_out"]["tokens"] < 0.05  # 0.2 if all are of one color
 
 
 def test_likelihoods_follow_from_the_logits(pretrained, digits):

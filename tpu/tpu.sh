@@ -145,23 +145,28 @@ status() {
 
 setup() {
   local archive node
-  archive=$(mktemp -d)/igpt_jax.tar.gz
+  archive=$(mktemp --suffix=.tar.gz)
   run git -C "$(dirname "$0")/.." archive --format=tar.gz --output="$archive" HEAD
   for node in "${nodes[@]}"; do tpu tpu-vm scp "$archive" "$node":igpt_jax.tar.gz --worker=all; done
   # The runtimes have an older Python than the package needs; uv installs a newer one.
   on_all_workers "set -e
+    rm -rf igpt_jax/igpt_jax igpt_jax/experiments  # modules of an older checkout
     mkdir -p igpt_jax && tar -xzf igpt_jax.tar.gz -C igpt_jax && cd igpt_jax
     command -v ~/.local/bin/uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
     ~/.local/bin/uv venv --quiet --allow-existing --python=3.12 && ~/.local/bin/uv pip install --quiet -e '.[tpu]'"
+  rm -f "$archive"
 }
 
 launch() {
   ((${#training[@]})) || fail "train what? give -- --config=FILE --workdir=DIR ..."
   local arguments
   arguments=$(printf '%q ' "${training[@]}")
-  on_all_workers "cd igpt_jax && { ! kill -0 \$(cat ~/igpt_jax.pid) 2>/dev/null || { echo 'still running' >&2; exit 1; }; }
+  # The training inherits the lock, and holds it as long as it lives.
+  on_all_workers "cd igpt_jax || { echo 'igpt_jax is not there; run setup first' >&2; exit 1; }
+    exec 9>> ~/igpt_jax.lock; flock -n 9 || { echo 'still running' >&2; exit 1; }
     nohup setsid .venv/bin/python -m igpt_jax train --distributed=auto $arguments >> ~/igpt_jax.log 2>&1 < /dev/null &
-    echo \$! > ~/igpt_jax.pid"
+    echo \$! > ~/igpt_jax.pid
+    sleep 5; kill -0 \$! 2>/dev/null || wait \$! || { tail -n 5 ~/igpt_jax.log >&2; exit 1; }"
 }
 
 fetch() {
@@ -188,6 +193,7 @@ case $command in
     launch
     ;;
   logs) on_worker "${nodes[0]}" "$worker" "tail -n 100 -F ~/igpt_jax.log" ;;
-  stop) on_all_workers "kill -TERM \$(cat ~/igpt_jax.pid)" ;;
+  stop) on_all_workers "! flock -n ~/igpt_jax.lock true || { echo 'nothing is running' >&2; exit 1; }
+    kill -TERM \$(cat ~/igpt_jax.pid)" ;;
   *) fail "unknown command $command; see tpu/tpu.sh --help" ;;
 esac

@@ -21,8 +21,10 @@ import sys
 import time
 from typing import Any
 
+from experiments.accelerator.comparisons import comparisons
 from experiments.accelerator.results import Results, table
 from experiments.arguments import local_directory
+from igpt_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Relative shares of the time.  A part gets its share of the time that is left for it and the parts after it.
@@ -56,8 +58,11 @@ def main(arguments: list[str]) -> int:
     print(json.dumps(device, indent=2), flush=True)
     for i, part in enumerate(parts):
         share = SHARES[part] / sum(SHARES[later] for later in parts[i:])
-        _run_part(part, options, device, share * (end - time.monotonic()))
-        print(f"\n{table(options.out, list(SHARES))}", flush=True)
+        try:
+            _run_part(part, options, device, share * (end - time.monotonic()))
+        except InputError as error:
+            parser.error(str(error))
+        print(f"\n{table(options.out, list(SHARES))}\n{comparisons(options.out)}", flush=True)
     return 0
 
 
@@ -73,7 +78,8 @@ def _run_part(part: str, options: argparse.Namespace, device: dict[str, Any], se
         print(f"{part}: finished before", flush=True)
         return
     rehearsal = ["--rehearsal"] if options.rehearsal else []
-    results.describe(device, " ".join(["python -m experiments.accelerator", f"--parts={part}", *rehearsal]))
+    command = " ".join(["python -m experiments.accelerator", f"--parts={part}", *rehearsal])
+    results.describe(device, command, options.rehearsal)
     command = [sys.executable, "-m", "experiments.accelerator.part", part, f"--out={options.out}", *rehearsal]
     print(f"{part}: {seconds:.0f} s at most", flush=True)
     # JAX takes three quarters of a GPU's memory by default.  This takes all but what CUDA itself needs.

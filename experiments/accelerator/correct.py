@@ -31,23 +31,45 @@ PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}  # backends that run on one platfo
 
 def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
     """The cases by name; each finds the largest difference from the CPU or from plain attention."""
-    differences_by_name: dict[str, Callable[[], dict[str, Any]]] = {
-        f"attention {backend} {dtype}": functools.partial(_attention, backend, dtype, sizes.attention)
+    differences_by_name: dict[str, tuple[Callable[[], dict[str, Any]], dict[str, float]]] = {
+        f"attention {backend} {dtype}": (
+            functools.partial(_attention, backend, dtype, sizes.attention),
+            {"largest": 0.03},
+        )
         for dtype in ("bfloat16", "float32")
         for backend in reversed(BACKENDS)
         if _runs(backend, dtype)
     }
+    close, near = {"logits": 1e-4, "gradients": 1e-4}, {"logits": 0.05, "gradients": 0.05}
     differences_by_name |= {
-        "logits and gradients, full float32": functools.partial(_model, "float32", "highest"),
-        "logits and gradients, bfloat16": functools.partial(_model, "bfloat16", "default"),
-        "logits and gradients, default precision": functools.partial(_model, "float32", "default"),
-        "cached drawing": _cached_sampling,
-        "loss curve": functools.partial(_loss_curve, sizes.steps),
+        "logits and gradients, full float32": (functools.partial(_model, "float32", "highest"), close),
+        "logits and gradients, bfloat16": (functools.partial(_model, "bfloat16", "default"), near),
+        "logits and gradients, default precision": (functools.partial(_model, "float32", "default"), near),
+        "cached drawing": (_cached_sampling, {"largest logit difference": 1e-3}),
+        "loss curve": (
+            functools.partial(_loss_curve, sizes.steps),
+            {f"{dtype}, largest difference": 0.1 for dtype in ("float32", "bfloat16")},
+        ),
     }
     if jax.device_count() > 1:
-        differences_by_name["meshes"] = _meshes
+        differences_by_name["meshes"] = _meshes, {"largest difference": 0.01}
     # Nothing is timed here, so the cases may run at the same time: the work is done in `prepare`.
-    return {name: Case(prepare=differences, run=dict) for name, differences in differences_by_name.items()}
+    return {
+        name: Case(prepare=differences, run=functools.partial(_within, bounds))
+        for name, (differences, bounds) in differences_by_name.items()
+    }
+
+
+def _within(bounds: dict[str, float], figures: dict[str, Any]) -> dict[str, Any]:
+    """Returns the figures.
+
+    Raises:
+      ValueError: one of them is NaN, or above its bound.
+    """
+    for name, bound in bounds.items():
+        if not figures[name] <= bound:
+            raise ValueError(f"{name} is {figures[name]:.4g}, and should be at most {bound:g}; all figures: {figures}")
+    return figures
 
 
 def _runs(backend: str, dtype: str) -> bool:
@@ -81,7 +103,7 @@ def _attention(backend: str, dtype: str, shapes: Sequence[tuple[int, int]]) -> d
         f"{context}x{head_dim} {'causal' if causal else 'full'}": its_errors
         for ((context, head_dim), causal), its_errors in errors_by_case.items()
     }
-    return {"largest": max(map(max, named.values())), "output, dq, dk, dv": named}
+    return {"largest": float(np.max(list(named.values()))), "output, dq, dk, dv": named}
 
 
 @functools.partial(jax.jit, static_argnames=("causal", "backend"))
@@ -131,7 +153,7 @@ def _model(dtype: str, precision: str) -> dict[str, float]:
         own_logits, own_grads = outputs(own_config, _mesh())
     return {
         "logits": _difference(own_logits, logits),
-        "gradients": max(jax.tree.leaves(jax.tree.map(_difference, own_grads, grads))),
+        "gradients": float(np.max(jax.tree.leaves(jax.tree.map(_difference, own_grads, grads)))),
     }
 
 
@@ -189,4 +211,4 @@ def _meshes() -> dict[str, float]:
             mesh = make_mesh(ParallelConfig(model=model_ways))
             config = dataclasses.replace(DIGITS, attention="auto")
             losses[f"data {mesh.shape['data']}, model {model_ways}"] = float(_train(config, mesh, 12)[-1])
-    return losses | {"largest difference": max(losses.values()) - min(losses.values())}
+    return losses | {"largest difference": float(np.ptp(list(losses.values())))}

@@ -19,9 +19,14 @@ def digits() -> np.ndarray:
     return np.load(DIGITS)["tokens"].astype(np.int32)
 
 
-def photographs(images: int, resolution: int, seed: int) -> np.ndarray:
-    """Random crops of scikit-learn's two photographs at half size: (images, resolution**2) int32 in [0, 512)."""
-    pictures = list(np.load(PHOTOGRAPHS).values())
+def photographs(images: int, resolution: int, seed: int, *, held_out: bool = False) -> np.ndarray:
+    """Random crops of scikit-learn's two photographs at half size: (images, resolution**2) int32 in [0, 512).
+
+    Held-out crops are from the right third of each photograph, and all others from the rest.
+    """
+    pictures = [
+        np.split(picture, [2 * picture.shape[1] // 3], axis=1)[held_out] for picture in np.load(PHOTOGRAPHS).values()
+    ]
     rng = np.random.default_rng(seed)
     crops = np.empty((images, resolution, resolution), np.int32)
     for i in range(images):
@@ -32,12 +37,10 @@ def photographs(images: int, resolution: int, seed: int) -> np.ndarray:
 
 
 def crops(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of crops to train with, and of others to measure on: (n, t) int32 in [0, v)."""
-    training_nt, held_out_nt = (
-        photographs(images, config.resolution, seed) % config.vocabulary
-        for seed, images in enumerate((TRAINING_CROPS, HELD_OUT_CROPS))
-    )
-    return training_nt, held_out_nt
+    """Tokens of crops to train with, and of others that share no pixel with them: (n, t) int32 in [0, v)."""
+    training_nt = photographs(TRAINING_CROPS, config.resolution, seed=0)
+    held_out_nt = photographs(HELD_OUT_CROPS, config.resolution, seed=1, held_out=True)
+    return training_nt % config.vocabulary, held_out_nt % config.vocabulary
 
 
 def main() -> None:

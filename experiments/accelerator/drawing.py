@@ -17,7 +17,7 @@ from experiments.benchmark.measure import seconds
 from experiments.kernels import busy_shares
 from igpt_jax.config import DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from igpt_jax.generate.sample import image_keys, sample
-from igpt_jax.model.flops import CHIPS
+from igpt_jax.model.flops import chip_of_device
 from igpt_jax.model.image_gpt import ImageGPT, count_parameters
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.plan import sampling_work
@@ -60,7 +60,7 @@ def _case(sizes: Sizes, name: str, images: int, window: int) -> Case:
             "tokens a pass": config.context / passes,
             "milliseconds a pass": 1000 * took / passes,
         }
-        if chip := CHIPS.get(jax.devices()[0].device_kind):
+        if chip := chip_of_device(jax.devices()):
             work = sampling_work(config, images, count_parameters(config), mesh)
             figures["share of the memory's bound"] = work.hbm_bytes / chip.hbm_bandwidth / took
         kinds, kernels = busy_shares(draw)

@@ -13,7 +13,7 @@ from experiments.benchmark.measure import seconds
 from igpt_jax.config import ModelConfig, ParallelConfig
 from igpt_jax.evaluate.features import image_features
 from igpt_jax.evaluate.logistic_regression import fit_probes
-from igpt_jax.model.flops import CHIPS, forward_flops
+from igpt_jax.model.flops import chip_of_device, forward_flops
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.state import init_params
@@ -45,7 +45,7 @@ def _features(config: ModelConfig, sizes: Sizes) -> dict[str, Any]:
     features()
     took = min(seconds(features) for _ in range(sizes.repeats))
     figures = {"images/s": sizes.features / took, "compile seconds": compile_seconds}
-    if chip := CHIPS.get(jax.devices()[0].device_kind):
+    if chip := chip_of_device(jax.devices()):
         figures["share of peak"] = forward_flops(config, sizes.features) / took / chip.flops
     return figures
 

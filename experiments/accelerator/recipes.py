@@ -1,7 +1,7 @@
 """Measures how soon the modern recipe reaches a held-out loss, beside torch's AdamW with a cosine (part `peers`).
 
-Both sides train S on random crops of photographs, with the same batch size, and are measured on other crops.  Seconds
-are those of the training steps; compilation is stated apart.
+Both sides train S on random crops of photographs, with the same batch size, and are measured on other parts of them.
+Seconds are those of the training steps; compilation is stated apart.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ import jax
 from experiments.accelerator.cases import Case
 from experiments.accelerator.data import crops
 from experiments.accelerator.learning import learn
-from experiments.accelerator.results import Results
 from experiments.accelerator.sizes import Sizes
 from experiments.recipe import INGREDIENTS, RECIPES
 from igpt_jax.config import DataConfig, ParallelConfig, RunConfig
@@ -23,34 +22,21 @@ from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.train.state import init_params
 
 
-def cases(sizes: Sizes, directory: pathlib.Path) -> dict[str, Case]:
-    """The cases by name: the modern recipe with fewer steps than torch, compared with torch's in `directory`."""
-    best_of_torch = _best_of_torch(directory)
+def cases(sizes: Sizes, _: pathlib.Path) -> dict[str, Case]:
+    """The cases by name: the modern recipe with fewer steps than torch."""
     return {
-        f"learn S, modern recipe, {steps} steps": Case(lambda _, steps=steps: _learn(sizes, steps, best_of_torch))
+        f"learn S, modern recipe, {steps} steps": Case(lambda _, steps=steps: _learn(sizes, steps))
         for steps in sizes.modern_steps
     }
 
 
-def _best_of_torch(directory: pathlib.Path) -> dict[str, Any]:
-    """The figures of torch's training with the lowest held-out loss; {} if there are none."""
-    figures = Results.open(directory, "peers").figures("learn S, .*")
-    return min(figures, key=lambda its: its["held-out loss"], default={})
-
-
-def _learn(sizes: Sizes, steps: int, best_of_torch: dict[str, Any]) -> dict[str, Any]:
+def _learn(sizes: Sizes, steps: int) -> dict[str, Any]:
     run, mesh = _modern(sizes, steps), make_mesh(ParallelConfig(), jax.devices()[:1])
     model = ImageGPT(run.model)
     training_nt, held_out_nt = crops(run.model)
     learned = learn(run, init_params(model, 0, mesh), training_nt, mesh)
     loss = mean_nats(model, learned.params, in_batches({"tokens": held_out_nt}, sizes.race_images), mesh)
-    figures = {"held-out loss": loss, "seconds": learned.seconds, "compile seconds": learned.compile_seconds}
-    if best_of_torch:
-        figures |= {
-            "torch's loss": best_of_torch["held-out loss"],
-            "torch's seconds over ours": best_of_torch["seconds"] / learned.seconds,
-        }
-    return figures
+    return {"held-out loss": loss, "seconds": learned.seconds, "compile seconds": learned.compile_seconds}
 
 
 def _modern(sizes: Sizes, steps: int) -> RunConfig:

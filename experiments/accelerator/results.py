@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from igpt_jax.errors import InputError
+
 
 @dataclasses.dataclass
 class Results:
@@ -28,9 +30,17 @@ class Results:
         """Whether every case has run and none has failed."""
         return self.content["finished"]
 
-    def describe(self, device: dict[str, Any], command: str) -> None:
-        """Records the machine, the versions and the command that the figures belong to."""
-        self._change(device=device, command=command)
+    def describe(self, device: dict[str, Any], command: str, rehearsal: bool) -> None:
+        """Records the machine, the versions and the command that the figures belong to.
+
+        Raises:
+          InputError: there are figures already, of another device or of a rehearsal.
+        """
+        before = self.content.get("device", device)["device"], self.content.get("rehearsal", rehearsal)
+        if self.content["cases"] and before != (device["device"], rehearsal):
+            kind = "a rehearsal" if before[1] else "no rehearsal"
+            raise InputError(f"{self.path} has figures of {before[0]}, of {kind}; give another --out")
+        self._change(device=device, command=command, rehearsal=rehearsal)
 
     def has(self, case: str) -> bool:
         """Whether the case has figures; a case that failed has none."""

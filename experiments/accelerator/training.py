@@ -19,7 +19,7 @@ from experiments.accelerator.sizes import Sizes
 from experiments.benchmark.measure import seconds
 from experiments.kernels import busy_shares
 from igpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig
-from igpt_jax.model.flops import CHIPS, executed_flops, training_flops
+from igpt_jax.model.flops import chip_of_device, executed_flops, training_flops
 from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.objectives import autoregressive
 from igpt_jax.parallel.mesh import batch_sharding, make_mesh, put_batch
@@ -116,7 +116,7 @@ def _steps(config: ModelConfig, images: int, compiled: Compiled, repeats: int) -
 
     two_steps()
     step_seconds = statistics.median(seconds(two_steps) for _ in range(repeats)) / 2
-    chip = CHIPS.get(jax.devices()[0].device_kind)
+    chip = chip_of_device(jax.devices())
     memory = jax.devices()[0].memory_stats() or {}
     figures = {"images": images, "images/s": images / step_seconds, "step seconds": step_seconds}
     if chip:

@@ -22,7 +22,7 @@ import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from experiments.benchmark.measure import Result, machine
+from experiments.benchmark.measure import DRAWN, Result, machine
 from experiments.tables import write_json
 from igpt_jax.cores import two_devices
 from igpt_jax.memory import keep_freed_memory
@@ -53,14 +53,15 @@ def main(arguments: list[str]) -> int:
         "--out",
         metavar="DIRECTORY",
         type=pathlib.Path,
-        help="also write results to DIRECTORY/PROCESSOR.json; keeps its other entries",
+        help="also write results to DIRECTORY/PROCESSOR.json, and figures; keeps its other entries",
     )
     options = parser.parse_args(arguments)
     if unknown := set(options.entries) - {*ENTRIES, "all"}:
         parser.error(f"there is no entry {unknown.pop()!r}; choose of {', '.join(ENTRIES)}")
     entries = options.entries if options.entries and "all" not in options.entries else list(ENTRIES)
     if len(entries) > 1:
-        return max([_in_a_process_of_its_own(entry, options) for entry in entries])
+        statuses = [_in_a_process_of_its_own(entry, options) for entry in entries]
+        return int(any(statuses))
     keep_freed_memory()
     if entries[0] in ("sample", "windows"):
         two_devices()  # as `python -m igpt_jax sample` does
@@ -79,7 +80,8 @@ def _measure(entry: str, out: pathlib.Path | None) -> None:
     print(", ".join(f"{name} {value}" for name, value in versions.items()), flush=True)
     module, function = ENTRIES[entry].split(":")
     try:
-        results = getattr(importlib.import_module(f"experiments.benchmark.{module}"), function)()
+        measure = getattr(importlib.import_module(f"experiments.benchmark.{module}"), function)
+        results = measure(out and out / f"{entry}.png") if entry in DRAWN else measure()
     except ModuleNotFoundError as absent:
         print(f"{entry}: left out, since {absent.name} is not installed")
         return

@@ -11,13 +11,16 @@ from experiments.benchmark.ours import drawing, training_step
 from igpt_jax.config import ModelConfig
 from igpt_jax.report.curves import plot_growth
 
-PICTURE = pathlib.Path(__file__).parents[1] / "results" / "growth.png"
 RESOLUTIONS, DEPTHS = (16, 24, 32, 48, 64), (4, 8, 16, 32, 48)
 BASE = ModelConfig(layers=4, width=128, heads=4, resolution=16, vocabulary=64)
 
 
-def growth() -> list[Result]:
-    """Times a network of width 128 on one image: 256 to 4,096 positions, and 4 to 48 layers at 256 positions."""
+def growth(picture: pathlib.Path | None) -> list[Result]:
+    """Times a network of width 128 on one image: 256 to 4,096 positions, and 4 to 48 layers at 256 positions.
+
+    Args:
+      picture: the file of the plot, or None for no plot.
+    """
     contexts = {r * r: _train(dataclasses.replace(BASE, resolution=r)) for r in RESOLUTIONS}
     depths = {layers: _train(dataclasses.replace(BASE, layers=layers)) for layers in DEPTHS}
     lengths = {r * r: _sample(dataclasses.replace(BASE, resolution=r)) for r in RESOLUTIONS[:-1]}
@@ -30,7 +33,8 @@ def growth() -> list[Result]:
         ("layers", "seconds to compile"): compiles,
         ("positions", "seconds to sample an image"): lengths,
     }
-    plot_growth(PICTURE, "A network of width 128, one image", curves)
+    if picture:
+        plot_growth(picture, "A network of width 128, one image", curves)
     return [
         Result(f"growth: {what} at {n} {axis}", SECONDS, value)
         for (axis, what), curve in curves.items()

@@ -17,9 +17,21 @@ from typing import Any
 from igpt_jax.memory import keep_freed_memory
 
 ROUNDS = 5
+DRAWN = ("growth", "profile")  # entries that have a figure of their own
 SECONDS = "s, less is better"  # unit of a `Result` that is a time
 UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}  # by the processor's flag, the widest first
-PACKAGES = ("jax", "jaxlib", "flax", "tensorflow-cpu", "torch", "transformers", "scikit-learn", "pytorch-fid", "numpy")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "tensorflow-cpu",
+    "torch",
+    "transformers",
+    "scikit-learn",
+    "pytorch-fid",
+    "numpy",
+)
 
 
 @dataclasses.dataclass(frozen=True)

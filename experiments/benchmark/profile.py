@@ -17,8 +17,6 @@ from igpt_jax.evaluate.logistic_regression import fit_probes
 from igpt_jax.model.flops import executed_flops
 from igpt_jax.report.curves import plot_shares
 
-PICTURE = pathlib.Path(__file__).parents[1] / "results" / "profile.png"
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -28,8 +26,12 @@ class Case:
     flops: float = 0.0  # of its matmuls, if they bound its time
 
 
-def profile() -> list[Result]:
-    """Measures each kind's share of the time in which threads were busy, and plots the shares."""
+def profile(picture: pathlib.Path | None) -> list[Result]:
+    """Measures each kind's share of the time in which threads were busy.
+
+    Args:
+      picture: the file of the plot, or None for no plot.
+    """
     shares, results = {}, []
     for name, case in _cases():
         case.run()
@@ -44,7 +46,8 @@ def profile() -> list[Result]:
                 "GFLOP/s of XLA's fastest matmul here"
             )
             results.append(Result(f"profile, {name}", SECONDS, took, remark=remark))
-    plot_shares(PICTURE, "Where the time goes (% of the threads' busy time)", shares)
+    if picture:
+        plot_shares(picture, "Where the time goes (% of the threads' busy time)", shares)
     return results
 
 

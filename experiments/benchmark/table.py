@@ -11,7 +11,7 @@ import pathlib
 import sys
 from typing import Any
 
-DRAWN = ("growth", "profile")  # entries that have a figure of their own
+from experiments.benchmark.measure import DRAWN
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

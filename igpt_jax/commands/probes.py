@@ -11,6 +11,7 @@ import numpy as np
 from igpt_jax.commands.run import Run
 from igpt_jax.config import ProbeConfig
 from igpt_jax.data.palette import Palette
+from igpt_jax.data.records import TokenSource
 from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.evaluate.features import split_features, stored
 from igpt_jax.evaluate.low_data import LowDataResult, low_data
@@ -150,13 +151,18 @@ def _color_reader(palette: Tokenizer) -> Callable[[np.ndarray], np.ndarray]:
     return mean_colors
 
 
+def _stored_views(run: Run) -> int:
+    """How often each training image is in its source."""
+    return run.train_source.views if isinstance(run.train_source, TokenSource) else 1
+
+
 def _probe(run: Run, config: ProbeConfig, features: Split, masks: int) -> ProbeResult:
     return probe(
         *features,
         classes=run.train_source.classes,
         config=config,
         seed=run.config.seed,
-        views=config.augmented_epochs or 1,
+        views=(config.augmented_epochs or 1) * _stored_views(run),
         masks=masks,
     )
 
@@ -165,7 +171,7 @@ def _probe_and_low_data(
     run: Run, config: ProbeConfig, features: Split, masks: int
 ) -> tuple[ProbeResult, list[LowDataResult]]:
     """Probes with all labels; then with each of `labels_per_class`, at the layer and penalty that all labels chose."""
-    result, images = _probe(run, config, features, masks), len(run.train_source)
+    result, images = _probe(run, config, features, masks), len(run.train_source) // _stored_views(run)
     train_lbd, train_labels_b, test_lbd, test_labels_b = features
     low_data_results = [
         low_data(

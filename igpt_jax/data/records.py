@@ -176,12 +176,14 @@ class TokenSource:
       labels: (n,) int32 in [0, classes), where n is the sum of all m.
       classes: number of classes; 0 if there are no labels.
       palette: the palette or codec that encoded the images; None if the files do not say.
+      views: how often each image is there, augmented anew; one pass over all images follows the other.
     """
 
     tokens: Sequence[np.ndarray]
     labels: np.ndarray
     classes: int
     palette: Tokenizer | None = None
+    views: int = 1
     is_random = False
 
     def __len__(self) -> int:

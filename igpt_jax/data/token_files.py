@@ -117,7 +117,7 @@ def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> Token
             for name, held in manifest["splits"].items()
         }
         folded, expected = manifest["fold_validation"], manifest["palette"]
-        classes = operator.index(manifest["classes"])
+        classes, views = operator.index(manifest["classes"]), operator.index(manifest.get("crops", 0)) or 1
         if any(shard.parent != root for files, _ in splits.values() for shard in files):
             raise ValueError("it names files of another directory")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -143,4 +143,4 @@ def _open_shards(root: pathlib.Path, split: str, fold_validation: bool) -> Token
         raise InputError(
             f"{root} is damaged: its {split} labels are not integers below {classes}; write the tokens again"
         )
-    return TokenSource(tokens, labels.astype(np.int32), classes, palette)
+    return TokenSource(tokens, labels.astype(np.int32), classes, palette, views if split == "train" else 1)

@@ -1,6 +1,7 @@
 """Floating-point operations of a model, and the peak performance of chips."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 
@@ -16,7 +17,6 @@ class Chip:
     hbm: float  # GiB of memory
     hbm_bandwidth: float = 0.0  # bytes/s
     link_bandwidth: float = 0.0  # bytes/s, received over all links to other chips together
-    cores: int = 1  # how many devices libtpu's topologies count for one chip
     network_bandwidth: float = 0.0  # bytes/s, sent through the data-center network to other slices
 
     @property
@@ -32,11 +32,11 @@ NEWTON_SCHULZ_ITERATIONS = 5  # in each orthogonalization of Muon
 # 50, 100 and 100 Gbit/s for a chip, and that of v5e as 6.4 Tbit/s for a pod of 256. The six links of 50 GB/s of v4 are
 # from Jouppi et al. 2023 (arXiv:2304.01433). GPUs: NVIDIA's data sheets, without sparsity.
 CHIPS = {
-    "TPU v4": Chip(275e12, 32, 1200e9, 300e9, cores=2),
+    "TPU v4": Chip(275e12, 32, 1200e9, 300e9),
     "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9, network_bandwidth=3.125e9),
     "TPU v5": Chip(459e12, 95, 2765e9, 600e9, network_bandwidth=6.25e9),
     "TPU v6 lite": Chip(918e12, 32, 1638e9, 400e9, network_bandwidth=12.5e9),
-    "TPU7x": Chip(2307e12, 192, 7380e9, 600e9, cores=2, network_bandwidth=12.5e9),
+    "TPU7x": Chip(2307e12, 192, 7380e9, 600e9, network_bandwidth=12.5e9),
     "NVIDIA A100-SXM4-40GB": Chip(312e12, 40, 1555e9),
     "NVIDIA A100-SXM4-80GB": Chip(312e12, 80, 2039e9),
     "NVIDIA H100 80GB HBM3": Chip(989e12, 80, 3350e9),
@@ -105,6 +105,17 @@ def _layer_weights(config: ModelConfig) -> int:
 
 def peak_flops() -> float | None:
     """Returns the bfloat16 FLOP/s of all chips together, or None for a chip that is not in `CHIPS`."""
-    chip = CHIPS.get(jax.devices()[0].device_kind)
-    chips = {(getattr(x, "slice_index", 0), *getattr(x, "coords", (x.id,))) for x in jax.devices()}  # TPU7x: 2 devices
-    return chip.flops * len(chips) if chip else None
+    chip = chip_of_device(jax.devices())
+    return chip.flops * jax.device_count() if chip else None
+
+
+def chip_of_device(devices: Sequence[jax.Device]) -> Chip | None:
+    """Returns the share of a chip that each of these devices has, or None for a chip that is not in `CHIPS`.
+
+    TPU7x counts two devices for a chip, and so do libtpu's topologies of v4.
+    """
+    chip = CHIPS.get(devices[0].device_kind)
+    if not chip:
+        return None
+    chips = {(getattr(x, "slice_index", 0), *getattr(x, "coords", (x.id,))) for x in devices}
+    return Chip(**{name: size * len(chips) / len(devices) for name, size in dataclasses.asdict(chip).items()})

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from igpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig
 from igpt_jax.errors import InputError
 from igpt_jax.model.flops import (
-    CHIPS,
     NEWTON_SCHULZ_ITERATIONS,
     Chip,
+    chip_of_device,
     executed_flops,
     forward_flops,
     muon_flops,
@@ -33,7 +33,7 @@ class Slice:
     name: str  # of its topology, such as "v5e:4x4"
     mesh: Mesh
     kind: str  # of its chips, such as "TPU v5 lite"
-    chip: Chip | None  # one device's share of a chip, see `Chip.cores`; None if its data sheet is not in `CHIPS`
+    chip: Chip | None  # one device's share of a chip; None if its data sheet is not in `CHIPS`
 
     @classmethod
     def named(cls, name: str, parallel: ParallelConfig, slices: int = 1) -> "Slice":
@@ -54,14 +54,7 @@ class Slice:
             reason = " ".join(str(error).split())
             raise InputError(f"--topology={name}: {reason}; choose one such as v5e:4x4, v5p:2x2x4, v6e:4x4") from error
         kind = devices[0].device_kind
-        chip = CHIPS.get(kind)
-        return cls(name, make_mesh(parallel, list(devices)), kind, chip and _one_core(chip))
-
-
-def _one_core(chip: Chip) -> Chip:
-    """Returns the share of a chip that one device of a topology has."""
-    share = {field.name: getattr(chip, field.name) / chip.cores for field in dataclasses.fields(chip)}
-    return Chip(**share | {"cores": 1})
+        return cls(name, make_mesh(parallel, list(devices)), kind, chip_of_device(devices))
 
 
 @dataclasses.dataclass(frozen=True)

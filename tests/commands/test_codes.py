@@ -61,7 +61,12 @@ def test_the_same_command_changes_nothing_and_other_options_are_refused(workdir,
     assert (workdir / "codec.safetensors").read_bytes() == before
     capsys.readouterr()
     assert igpt("codes", f"--workdir={workdir}", *SMALL, "--config.network.width=9") == 2
-    assert "was made with network=" in capsys.readouterr().err
+    assert "was made with network.width=8, now it is 9" in capsys.readouterr().err
+    assert igpt("codes", f"--workdir={workdir}", *SMALL, "--config.muon_learning_rate=1") == 2
+    assert "was made with muon_learning_rate=0.02" in capsys.readouterr().err
+    assert igpt("codes", f"--workdir={workdir}", *SMALL, "--config.data.on_error=skip") == 0
+    assert igpt("train", f"--config={CONFIG.with_name('digits.py')}", f"--workdir={workdir}") == 2
+    assert "is the workdir of a codec" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_a_run_is_measured_with_some_options_of_its_config_overridden(workdir, t
     assert igpt("evaluate", run, "--report=False", "--config.evaluate.probe.layers=(1,)") == 0
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["probe"]["layer_numbers"] == [1]
     capsys.readouterr()
-    assert igpt("evaluate", run, "--config.model.width=24") == 2
+    assert igpt("evaluate", "--workdir", tmp_path / "run", "--config.model.width=24") == 2
     assert "was made with model.width=" in capsys.readouterr().err
     assert igpt("train", f"--config={CONFIG}", *SMALL, run, "--config.steps=7") == 2
     assert "with --config.initialize_from=WORKDIR, which takes the weights" in capsys.readouterr().err
@@ -189,6 +189,10 @@ def test_quality_measures_distances_in_the_features_of_a_network(workdir, tmp_pa
 
     against_file = [f"--samples={tmp_path / 'pictures'}", f"--reference={statistics}", *features]
     assert igpt("quality", *against_file) == 2  # no single images in it
+    (tmp_path / "bad.npz").write_text("no archive")
+    assert igpt("quality", sets[0], f"--reference={tmp_path / 'bad.npz'}", *features) == 2
+    np.savez(tmp_path / "wide.npz", mu=np.zeros(99), sigma=np.eye(99))
+    assert igpt("quality", sets[0], f"--reference={tmp_path / 'wide.npz'}", *features, "--metrics=fid") == 2
     assert igpt("quality", *against_file, "--metrics=fid") == 0
 
 
@@ -253,6 +257,8 @@ def test_a_bert_run_fills_masks_and_scores_but_does_not_sample(bert, tmp_path, c
         ),
         (["score", "--images=nothing.png"], "there is no file nothing.png"),
         (["quality", "--views=0"], "--views=0 must both be 1 or more"),
+        (["quality", "--metrics=kid", "--features=x", "--kid_subset=1"], "--kid_subset=1 2 or more, or 0"),
+        (["sample", "--temperature=nan"], "temperature=nan must not be negative"),
     ],
 )
 def test_bad_input_to_generation_is_refused_before_anything_is_written(

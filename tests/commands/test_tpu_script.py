@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -21,7 +22,8 @@ def tpu(tmp_path):
     (tmp_path / "gcloud").chmod(0o755)
     calls = tmp_path / "calls"
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls)}
-    environment |= {"TPU_NAME": "mine", "TPU_ZONE": "there"}
+    environment |= {"TPU_NAME": "mine", "TPU_ZONE": "there", "WORKER": str(tmp_path / "worker")}
+    (tmp_path / "worker").mkdir()
 
     def run(*arguments):
         calls.write_text("")
@@ -63,6 +65,31 @@ def test_the_checkout_reaches_every_slice(tpu):
     installed = [call for call in calls if call[3] == "ssh"]
     assert [call[5] for call in copied] == ["mine-0:igpt_jax.tar.gz", "mine-1:igpt_jax.tar.gz"]
     assert [call[4] for call in installed] == ["mine-0", "mine-1"]
+
+
+def test_launch_says_whether_the_training_runs_and_stop_ends_it(tpu, tmp_path):
+    """The stand-in for gcloud also executes what a worker would."""
+    with (tmp_path / "gcloud").open("a") as file:
+        file.write('for part; do [[ $part != --command=* ]] || HOME=$WORKER bash -c "cd; ${part#*=}" || exit; done\n')
+    launch = ("launch", "--", "--config=a.py")
+    status, error, _ = tpu(*launch)
+    assert (status, "run setup first" in error) == (1, True)
+
+    python = tmp_path / "worker" / "igpt_jax" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho there is no a.py\nexit 2\n")
+    python.chmod(0o755)
+    status, error, _ = tpu(*launch)
+    assert (status, "there is no a.py" in error) == (1, True)
+
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    assert tpu(*launch)[0] == 0
+    status, error, _ = tpu(*launch)
+    assert (status, "still running" in error) == (1, True)
+    assert tpu("stop")[0] == 0
+    time.sleep(1)
+    status, error, _ = tpu("stop")
+    assert (status, "nothing is running" in error) == (1, True)
 
 
 @pytest.mark.parametrize(("from_", "start"), [("gs://bucket/run", ["storage", "rsync"]), ("runs/a", ["compute"])])

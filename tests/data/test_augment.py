@@ -76,6 +76,14 @@ def test_encoded_and_decoded_images_give_the_same_pixels():
         np.testing.assert_array_equal(augmentation.of_encoded(encoded, seed), augmentation.of_pixels(pixels, seed))
 
 
+def test_images_of_the_models_own_side_are_cropped_for_training_and_whole_for_evaluation():
+    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (16, 16, 3)), tf.uint8)
+    training, evaluation = augmentations(DataConfig(name="svhn_cropped"), 16)
+    crops = {training.of_pixels(pixels, tf.constant([0, i])).numpy().tobytes() for i in range(8)}
+    assert len(crops) == 8
+    np.testing.assert_array_equal(evaluation.of_pixels(pixels, tf.constant([0, 0])), pixels)
+
+
 @pytest.mark.parametrize(
     ("name", "trained", "evaluated"),
     [

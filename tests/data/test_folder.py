@@ -6,7 +6,7 @@ from PIL import Image
 
 from igpt_jax.config import DataConfig
 from igpt_jax.data.augment import augmentations
-from igpt_jax.data.folder import open_images
+from igpt_jax.data.folder import open_folder, open_images
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import batches, examples, originals
 from igpt_jax.data.sources import load_source
@@ -78,6 +78,33 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     sizes = [len(load_source(config(tmp_path), split)) for split in ("train", "validation", "test")]
     assert sizes == [18, 2, 3]
     assert load_source(config(tmp_path), "train").classes == 0
+
+
+def test_the_classes_of_the_training_folder_are_those_of_the_test_folder(tmp_path):
+    def add(*names):
+        for name in names:
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "1.png").write_bytes(GOOD["alpha.png"])
+
+    add("train/cat", "train/dog", "train/fox", "test/dog", "test/fox")
+    train, test = (load_source(config(tmp_path, fold_validation=True), split) for split in ("train", "test"))
+    _, central = augmentations(config(tmp_path), 4)
+    labels = [next(examples(source, PALETTE, central, batch_size=9))["label"].tolist() for source in (train, test)]
+    assert labels == [[0, 1, 2], [1, 2]]
+    assert train.classes == test.classes == 3
+    add("test/cow")
+    with pytest.raises(InputError, match=r"test has the class cow, which .*train lacks; name the sub-folders alike"):
+        load_source(config(tmp_path), "test")
+
+
+def test_folders_behind_links_count_once(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.png").write_bytes(GOOD["alpha.png"])
+    (tmp_path / "images").mkdir()
+    for name, target in (("a", "elsewhere"), ("back", "images")):
+        (tmp_path / "images" / name).symlink_to(tmp_path / target)
+    (path,) = open_folder(tmp_path / "images").rows
+    assert open_folder(tmp_path / "images").name(path) == str(tmp_path / "images" / "a" / "1.png")
 
 
 def test_photographs_come_upright_from_a_folder_and_as_stored_from_a_data_set(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from igpt_jax.__main__ import main
 from igpt_jax.config import DataConfig
 from igpt_jax.data import token_shards
+from igpt_jax.data.array import write_array
 from igpt_jax.data.augment import augmentations
 from igpt_jax.data.palette import Palette
 from igpt_jax.data.pipeline import batches, examples
@@ -84,6 +85,21 @@ def test_training_batches_of_tokens_are_functions_of_seed_and_step(written):
         batches(source, PALETTE, training, seed=1, batch_size=8, start_step=1, process_index=1, process_count=2)
     )
     np.testing.assert_array_equal(part["tokens"], second["tokens"][4:])
+
+
+def test_stored_crops_are_views_of_the_same_images(written):
+    assert [load_source(DataConfig(name=f"tokens:{written}"), split).views for split in ("train", "test")] == [2, 1]
+
+
+def test_an_array_of_more_images_than_a_shard_holds_is_written_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_shards, "_SHARD", 100)
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 4, 3)).astype(np.uint8)
+    for _ in range(2):  # the second call finds the tokens
+        write_array(tmp_path, images, PALETTE)
+    found = np.concatenate([tokens_of(tmp_path, split, 4)[0] for split in ("train", "test")])
+    assert len(list(tmp_path.glob("train-*[0-9].npy"))) == 6
+    np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(PALETTE.encode(images), axis=0))
+    assert len(found) == 600
 
 
 def test_an_interrupted_writing_goes_on_after_the_last_whole_shard(written, palette_file, tmp_path, monkeypatch):

@@ -303,6 +303,11 @@ def test_where_an_end_of_the_strengths_is_best_the_search_goes_on_beyond_it(give
     assert found.held_out_loss == pytest.approx(expected.held_out_loss, rel=1e-3)
 
 
+def test_strengths_too_close_to_go_beyond_end_the_search():
+    features_bd, labels_b = draw(400, 24, 1.0)
+    assert run_on(features_bd, labels_b, (0.01, 0.010001)).best.setting in (0.01, 0.010001)
+
+
 def test_one_strength_alone_is_taken_as_it_is():
     features_bd, labels_b = draw(400, 24, 1.0)
     assert run_on(features_bd, labels_b, (1.0,)).best.setting == 1.0

@@ -1,12 +1,16 @@
 """The graph of runs, the tables and the claims of `python -m experiments.reproduce`."""
 
+import json
+import pathlib
+import subprocess
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments import claims, codes_and_pixels, figure3_loss_and_probe, in_color, longer_bert, on_codes, paper, scales
 from experiments.reproduce import TABLES, main, table_modules
-from experiments.runs import Job, in_order
+from experiments.runs import Job, finished, in_order
 from experiments.scheduler import Scheduler, Task
 from experiments.tables import Row, markdown, measure
 from igpt_jax.errors import InputError
@@ -105,6 +109,32 @@ def test_the_other_seeds_wait_for_the_search_of_the_first(tmp_path):
     assert tasks[Task(run, 4)] == {Task(run.inputs[0][1], 4)}
     assert tasks[Task(run, 5)] == {Task(run.inputs[0][1], 5), Task(run, 4)}
     assert list(tasks).index(Task(run, 4)) < list(tasks).index(Task(run, 5))
+
+
+def test_the_first_seed_searches_the_rate_and_every_best_run_is_measured_again(tmp_path, monkeypatch):
+    held_out = {0.1: 50.0, 0.03: 80.0, 0.01: 70.0, 0.003: 99.0}  # the search ends at 0.01
+    commands = []
+
+    def run(command, **_):
+        """Stands for `python -m igpt_jax`: leaves the accuracy that the rate has."""
+        commands.append([argument for argument in command[3:] if argument != "--report=False"])
+        workdir = pathlib.Path(command[-1].removeprefix("--workdir="))
+        rate = float(workdir.name.removeprefix("rate-"))
+        (workdir / "metrics.jsonl").write_text(json.dumps({"step": 1, "validation/accuracy": held_out[rate]}) + "\n")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    tuned = Job("tuned", "train", "x.py", ("a=1",), rates=tuple(held_out))
+    assert Scheduler(tmp_path, (4, 5), "test", 1, {}).make([tuned]) == []
+    trained = [command[1] for command in commands if command[0] == "train"]
+    assert trained == [f"--config=experiments/x.py:a=1,rate={rate}" for rate in (0.1, 0.03, 0.01, 0.03)]
+    measured = [command for command in commands if command[0] == "evaluate"]
+    assert measured == [
+        ["evaluate", "--split=test", f"--workdir={tmp_path}/tuned-seed{seed}/rate-0.03"] for seed in (4, 5)
+    ]
+    assert finished(tuned, tmp_path, 4)["held_out"] == {"0.1": 50.0, "0.03": 80.0, "0.01": 70.0}
+    assert finished(tuned, tmp_path, 5)["rate"] == 0.03
+    assert Scheduler(tmp_path, (4, 5), "test", 1, {}).missing_commands([tuned]) == []
 
 
 def test_a_run_that_fails_is_named_with_its_log_and_what_needs_it_is_left(tmp_path, capfd):
@@ -248,6 +278,13 @@ def test_a_difference_within_its_standard_error_is_none():
     assert not found.exceeds(2)
     assert not claims.Difference.of(np.array([-1.0, 2.0, 0.5])).exceeds()
     assert claims.Difference.of(np.array([-1.0, 2.0, 0.5])).includes_zero(1)
+
+
+def test_one_seed_decides_no_claim():
+    tables = {"table3": [{"key": key, "values": {0: 1.0}} for key in ("cifar10", "scratch")]}
+    (claim,) = (claim for claim in claims.claims("all", "miniature") if "from scratch" in claim.claim)
+    with pytest.raises(InputError, match="table3 has fewer than two seeds"):
+        claims.decide([claim], tables, "command")
 
 
 def test_deviations_are_over_the_seeds():

@@ -169,6 +169,13 @@ def test_a_model_that_does_not_split_is_refused_with_a_mesh_that_fits():
         check_model(ig.ModelConfig(width=48, heads=6), make_mesh(ParallelConfig(2, 4)))
 
 
+def test_an_mlp_that_does_not_split_is_refused():
+    config = ig.ModelConfig(width=64, heads=8, activation="swiglu")
+    assert config.mlp_width % 8
+    with pytest.raises(ig.InputError, match=r"MLP width, 17., is not divisible by the 8 devices of the model axis"):
+        check_model(config, make_mesh(ParallelConfig(1, 8)))
+
+
 def test_a_kernel_for_other_devices_is_refused():
     with pytest.raises(ig.InputError, match=r"model.attention=splash runs on a tpu, not on a cpu; set it to auto"):
         check_model(ig.ModelConfig(attention="splash"), make_mesh(ParallelConfig()))

@@ -1,9 +1,11 @@
 """A workdir whose files are damaged, of an older format, or another run's."""
 
+import errno
 import json
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 import igpt_jax as ig
@@ -32,6 +34,18 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_pat
         ig.load(tmp_path / "checkpoints" / "3")
     assert_equal(train(tmp_path), tmp_path, undisturbed)
     assert checkpoints_in(tmp_path) == ["3", "3.damaged", "4", "6"]
+
+
+def test_trouble_of_the_file_system_damages_no_checkpoint(tmp_path, monkeypatch):
+    train(tmp_path)
+
+    def restore(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    with pytest.raises(OSError, match="Too many open files"):
+        train(tmp_path)
+    assert checkpoints_in(tmp_path) == ["4", "6"]
 
 
 def test_a_run_whose_every_checkpoint_is_damaged_does_not_start_over(tmp_path):

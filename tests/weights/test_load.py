@@ -1,13 +1,16 @@
 """`ig.load`: what it recognizes, where the palette comes from, and where the parameters go."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import igpt_jax as ig
 from igpt_jax.config import ParallelConfig
+from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
-from igpt_jax.train.state import abstract_params
+from igpt_jax.train.state import abstract_params, init_params
 from igpt_jax.weights.convert import convert
 from tests.weights.written import huggingface_model, openai_tensors, save_openai
 
@@ -33,6 +36,15 @@ def test_parameters_go_to_all_devices_unless_told_otherwise(tmp_path):
     save_openai(tmp_path / "model.ckpt-1", openai_tensors(SIZE))
     _, params, _ = ig.load(tmp_path)
     assert len(params["token_head"].sharding.device_set) == 8
+
+
+def test_a_model_of_a_tpus_kernel_runs_on_a_cpu_too(tmp_path):
+    config = ig.ModelConfig(layers=1, width=32, heads=4, resolution=16, vocabulary=17, attention="splash")
+    model, mesh = ImageGPT(config), make_mesh(ParallelConfig())
+    ig.save(ig.Pretrained(model, init_params(model, 0, mesh), PALETTE), tmp_path / "run", to="igpt")
+    loaded = ig.load(tmp_path / "run")
+    assert loaded.model.config == dataclasses.replace(config, attention="auto")
+    assert np.isfinite(ig.likelihood(loaded, np.zeros((1, 16, 16, 3), np.uint8))).all()
 
 
 def test_the_palette_is_found_or_given_and_its_absence_says_how_to_supply_one(tmp_path):
