@@ -188,7 +188,7 @@ def run() -> NoReturn:
     keep_freed_memory()
     quiet_libtpu()
     hide_late_writes()
-    if sys.argv[1:2] in (["sample"], ["complete"]):
+    if sys.argv[1:2] in (["sample"], ["complete"], ["quality"]):
         two_devices()
     _leave(main(sys.argv))
 

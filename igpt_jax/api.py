@@ -286,7 +286,7 @@ def features(pretrained: Pretrained, images: np.ndarray, *, batch_size: int = 32
       InputError: the images do not fit the model.
 
     Reference:
-      Paper, section 2.3.
+      Paper, section 2.4.
     """
     tokens_bt = _encode(pretrained, images)
     batches = in_batches({"tokens": tokens_bt}, batch_size)

@@ -212,7 +212,7 @@ class OptimizerConfig:
     muon_momentum: float = 0.95
     weight_decay: float = 0.0  # "muon": each step shrinks the matrices by this fraction, times the learning rate
     warmup_epochs: float = 1.0  # shortened to a quarter of the run in short runs
-    # After the warm-up: "cosine" falls to 0 at the last step; "constant" is for fine-tuning (paper, section 3.4); "wsd"
+    # After the warm-up: "cosine" falls to 0 at the end; "constant" is for fine-tuning (paper, section 3.4); "wsd"
     # (warm-up, stable, decay) stays constant and then falls linearly to 0.
     schedule: str = "cosine"
     decay_fraction: float = 0.2  # "wsd": the last fraction of the steps, in which the learning rate falls

@@ -6,9 +6,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def two_devices() -> None:
-    """Makes JAX divide a CPU's cores into two devices, which sample different images in parallel.
+    """Makes JAX divide a CPU's cores into two devices, which sample or compare different images in parallel.
 
-    Sampling consists of many small operations, which several threads speed up little.  Training has large operations
+    Both consist of many small operations, which several threads speed up little.  Training has large operations
     and gains nothing.  Call it before JAX is imported.  A number of devices in the environment takes precedence.
     """
     if CORES > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

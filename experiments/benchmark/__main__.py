@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> int:
         statuses = [_in_a_process_of_its_own(entry, options) for entry in entries]
         return int(any(statuses))
     keep_freed_memory()
-    if entries[0] in ("sample", "windows"):
-        two_devices()  # as `python -m igpt_jax sample` does
+    if entries[0] in ("sample", "windows", "fid"):
+        two_devices()  # as `python -m igpt_jax sample` and `quality` do
     _measure(entries[0], options.out)
     return 0
 

@@ -192,7 +192,7 @@ def augmentations(config: DataConfig, resolution: int) -> tuple[Augmentation, Au
     """The augmentations for training and for evaluation.
 
     `config.augmentation="auto"` chooses what the paper does with each source: no augmentation of CIFAR and STL-10 in
-    pretraining and probing, random crops of everything else.
+    pretraining and probing, random crops of other data sets and of folders.
 
     Args:
       config: the data section of the config.

@@ -59,16 +59,27 @@ def map_batches(function: Callable[[Batch], Any], batches: Iterable[HostBatch], 
     """Yields function(batch) as NumPy arrays on every process.  Every process is given all batches.
 
     Each batch is split over the mesh.  A smaller batch is filled up to the size of the first, so that
-    nothing is compiled again, and its results are cut back.
+    nothing is compiled again, and its results are cut back.  While the results of a batch are fetched, the devices
+    compute the next one.
     """
-    size = None
+
+    def fetched(outputs: Any, b: int) -> Any:
+        with logical_axes(mesh):
+            return jax.tree.map(lambda x: x[:b], allgather(outputs))
+
+    size: int | None = None
+    computing: tuple[Any, int] | None = None
     for batch in batches:
         b = len(next(iter(batch.values())))
         size = size or math.ceil(b / batch_ways(mesh)) * batch_ways(mesh)
         filled = put_whole_batch({name: np.resize(x, (size, *x.shape[1:])) for name, x in batch.items()}, mesh)
+        before = computing
         with logical_axes(mesh):
-            outputs = allgather(function(filled))
-        yield jax.tree.map(lambda x, b=b: x[:b], outputs)
+            computing = function(filled), b
+        if before:
+            yield fetched(*before)
+    if computing:
+        yield fetched(*computing)
 
 
 @functools.partial(jax.jit, static_argnums=0)

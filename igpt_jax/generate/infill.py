@@ -68,8 +68,7 @@ def infill(
     check_tokens(model.config, np.where(hidden_bt, 0, tokens_bt))
     if not hidden_bt.any():
         raise InputError("the mask hides nothing; hide the pixels to fill, white in a PNG")
-    if sampler.top_k > model.config.vocabulary:
-        raise InputError(f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colors; 0 keeps them all")
+    sampler.check(model.config.vocabulary)
     most = int(hidden_bt.sum(axis=1).max())
 
     def draw(rngs_b: jax.Array, batch: Batch) -> jax.Array:

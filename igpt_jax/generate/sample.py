@@ -42,6 +42,11 @@ class Sampler:
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; 1 keeps all colors")
 
+    def check(self, vocabulary: int) -> None:
+        """Raises InputError if `top_k` is larger than the vocabulary."""
+        if self.top_k > vocabulary:
+            raise InputError(f"top_k={self.top_k} exceeds the {vocabulary} colors of the palette; 0 keeps them all")
+
     def __call__(self, rngs_b: jax.Array, logits_bv: jax.Array) -> jax.Array:
         """Samples one token per image, each with its own key.
 
@@ -149,10 +154,7 @@ def sample(
     """
     batch, given = given_bt.shape
     context, row = model.config.context, model.config.resolution
-    if sampler.top_k > model.config.vocabulary:
-        raise InputError(
-            f"top_k={sampler.top_k} exceeds the {model.config.vocabulary} colors of the palette; 0 keeps them all"
-        )
+    sampler.check(model.config.vocabulary)
     if given >= context:
         raise InputError(f"{given} positions are given and the image has {context}; give fewer, to leave some to draw")
     if window < 1:

@@ -74,10 +74,18 @@ def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: i
         raise InputError(f"--resize={resize} is not known; choose one of {', '.join(RESIZES)}")
     variables = load_inception(path)
 
+    def features_of(images_bhwc: jax.Array) -> jax.Array:
+        outputs: Any = Inception().apply(variables, fit_to_inception(images_bhwc, resize))
+        return outputs[0]
+
     @jax.jit
     def features(batch: Batch) -> jax.Array:
-        outputs: Any = Inception().apply(variables, fit_to_inception(batch["images"], resize))
-        return outputs[0]
+        if mesh.devices.flat[0].platform != "cpu":
+            return features_of(batch["images"])
+        # A CPU is faster with one image at a time, whose activations stay in its caches.
+        split = jax.sharding.PartitionSpec(("slice", "data"))
+        one_by_one = functools.partial(jax.lax.map, lambda image_hwc: features_of(image_hwc[None])[0])
+        return jax.shard_map(one_by_one, in_specs=split, out_specs=split)(batch["images"])
 
     def over_batches(images_bhwc: np.ndarray) -> np.ndarray:
         outputs = map_batches(features, in_batches({"images": images_bhwc}, batch_size), mesh)

@@ -30,7 +30,7 @@ def optimizer_and_schedule(
 def learning_rate_schedule(config: OptimizerConfig, *, steps: int, steps_per_epoch: float) -> optax.Schedule:
     """Returns the schedule of the learning rate: a linear warm-up from 0 to the peak, then `config.schedule`.
 
-    "cosine" falls to 0 at the last step (paper, section 3.4).  "constant" stays at the peak.  "wsd" stays there, and
+    "cosine" falls to 0 after the last step (paper, section 3.4).  "constant" stays at the peak.  "wsd" stays there, and
     falls linearly to 0 over the last `decay_fraction` of the steps.
 
     Args:
