@@ -37,7 +37,7 @@ def frechet_distance(features: pathlib.Path, data: str, resolution: int) -> Call
 
     def distance(workdir: pathlib.Path) -> dict[str, Any]:
         samples = ig.sample(ig.load(workdir), SAMPLES, batch_size=BATCH_SIZE)
-        compared = compare({"samples": samples}, held_out, network, Measures(("fid",)))
+        compared, _ = compare({"samples": samples}, held_out, network, Measures(("fid",)))
         return {"frechet_distance": compared["samples"]["fid"], "frechet_features": network.name}
 
     return distance

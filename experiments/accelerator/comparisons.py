@@ -1,6 +1,7 @@
 """Our speeds beside torch's, from the results of all parts."""
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,12 +23,10 @@ def _lines(training: Results, drawing: Results, peers: Results, recipes: Results
         for theirs in peers.figures(f"train {name}, torch.compile") if ours else ():
             fastest = max(ours, key=lambda its: its["images/s"])
             yield f"training {name}: {_ratio(fastest, theirs, 'images/s')} times torch's images/s"
-        for images in (1, 8, 64):
-            for ours_drawn in drawing.figures(f"draw {name}, batch {images}, window 1"):
-                for peer in ("minimal", "transformers"):
-                    for theirs in peers.figures(f"draw {name}, batch {images}, {peer}"):
-                        ratio = _ratio(ours_drawn, theirs, "tokens/s")
-                        yield f"sampling {name}, batch {images}: {ratio} times the tokens/s of torch, {peer}"
+    for case in peers.content["cases"]:
+        if drawn := re.fullmatch(r"(draw \w, batch \d+), (.*)", case):
+            for ours, theirs in zip(drawing.figures(f"{drawn[1]}, window 1"), peers.figures(case), strict=False):
+                yield f"{drawn[1]}: {_ratio(ours, theirs, 'tokens/s')} times the tokens/s of torch, {drawn[2]}"
     if torch := peers.figures("learn S, torch.*"):
         best = min(torch, key=lambda its: its["held-out loss"])
         for learned in recipes.figures("learn S, modern recipe.*"):

@@ -170,10 +170,10 @@ def test_a_model_that_does_not_split_is_refused_with_a_mesh_that_fits():
 
 
 def test_an_mlp_that_does_not_split_is_refused():
-    config = ig.ModelConfig(width=64, heads=8, activation="swiglu")
-    assert config.mlp_width % 8
-    with pytest.raises(ig.InputError, match=r"MLP width, 17., is not divisible by the 8 devices of the model axis"):
-        check_model(config, make_mesh(ParallelConfig(1, 8)))
+    config = ig.ModelConfig(width=512, heads=16, activation="swiglu")
+    mesh = jax.sharding.AbstractMesh((1, 1, 16), ("slice", "data", "model"))
+    with pytest.raises(ig.InputError, match=r"MLP width, 1368, is not divisible by the 16 .* data=2 and .*model=8"):
+        check_model(config, mesh)
 
 
 def test_a_kernel_for_other_devices_is_refused():
