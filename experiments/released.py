@@ -24,7 +24,6 @@ of memory for S, 18 GB for M and 36 GB for L; --limit=N uses the first N images 
 import argparse
 import pathlib
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -32,12 +31,11 @@ import igpt_jax as ig
 from igpt_jax.config import ModelConfig, ParallelConfig, ProbeConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import split_features
-from igpt_jax.evaluate.forward import mean_nats
+from igpt_jax.evaluate.forward import in_batches, mean_nats
 from igpt_jax.evaluate.probe import probe
 from igpt_jax.generate.complete import complete
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.report.sheets import plot_completions
-from igpt_jax.types import HostBatch
 
 FILES = ("imagenet_teX", "cifar10_trX", "cifar10_trY", "cifar10_teX", "cifar10_teY")
 BATCH_SIZE = 32
@@ -95,13 +93,13 @@ def measure(weights: str, data: pathlib.Path, limit: int | None, out: pathlib.Pa
     plot_completions(out / "completions.png", palette, originals_bt, completions_bnt, hidden_bt)
     print(f"completions: {out / 'completions.png'}")
 
-    nats = mean_nats(model, params, _batches(tokens_bt), mesh)
+    nats = mean_nats(model, params, in_batches({"tokens": tokens_bt}, BATCH_SIZE), mesh)
     print(f"test: {nats:.4f} nats/token on {len(tokens_bt)} images")
 
     def features(split: str) -> tuple[np.ndarray, np.ndarray]:
         tokens_bt = _tokens(arrays[f"cifar10_{split}X"], model.config)
         labels_b = arrays[f"cifar10_{split}Y"].argmax(axis=1).astype(np.int32)
-        return split_features(model, params, _batches(tokens_bt, labels_b), mesh)
+        return split_features(model, params, in_batches({"tokens": tokens_bt, "label": labels_b}, BATCH_SIZE), mesh)
 
     classes = arrays["cifar10_trY"].shape[1]
     result = probe(*features("tr"), *features("te"), classes=classes, config=ProbeConfig(), seed=0)
@@ -115,12 +113,6 @@ def _tokens(array: np.ndarray, config: ModelConfig) -> np.ndarray:
     if tokens_bt.min() < 0 or tokens_bt.max() >= config.vocabulary:
         raise InputError(f"the tokens reach {tokens_bt.max()}; this model knows 0 to {config.vocabulary - 1}")
     return tokens_bt
-
-
-def _batches(tokens_bt: np.ndarray, labels_b: np.ndarray | None = None) -> Iterator[HostBatch]:
-    for start in range(0, len(tokens_bt), BATCH_SIZE):
-        batch = {"tokens": tokens_bt[start : start + BATCH_SIZE]}
-        yield batch if labels_b is None else batch | {"label": labels_b[start : start + BATCH_SIZE]}
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def optimum(points: Sequence[Point]) -> Optimum:
     inside = curvature > 0 and min(sizes) < best < max(sizes)
     # For a fixed budget, log tokens are nearly linear in log parameters.
     tokens = np.polyfit(sizes, [math.log(point.tokens) for point in points], 1)
-    value = offset - slope**2 / (4 * curvature) if curvature else math.nan
+    value = offset - slope**2 / (4 * curvature) if inside else min(point.value for point in points)
     if not inside:
         best = sizes[int(np.argmin([point.value for point in points]))]
     return Optimum(points[0].flops, math.exp(best), math.exp(np.polyval(tokens, best)), value, bool(inside))

@@ -143,7 +143,10 @@ def _parse(name: str, options: flags.FlagValues, argv: list[str]) -> tuple[Any, 
             raise InputError(message) from error
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
-        raise InputError(f"the config file does not run; correct it: {type(error).__name__}: {error}{place}") from error
+        remedy = "correct it"
+        if isinstance(error, ModuleNotFoundError):
+            remedy = f"start the command in the directory that holds {error.name}"
+        raise InputError(f"the config file does not run; {remedy}: {type(error).__name__}: {error}{place}") from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; write --name=value")
     config = config and _config_class(name, config).from_dict(config)

@@ -121,19 +121,26 @@ def test_a_run_whose_lock_was_taken_ends(place, server):
 
 
 @pytest.fixture(scope="module")
-def workdir(server):
+def trained(server):
+    """A workdir in a bucket, and the files in it when the run has ended."""
     place = "gs://bucket/trained/run"
     assert igpt("train", f"--workdir={place}", *SMALL) == 0
-    return place
+    return place, files().find(place)
 
 
-def test_a_run_leaves_in_the_bucket_what_it_leaves_on_disk(workdir, tmp_path):
+@pytest.fixture(scope="module")
+def workdir(trained):
+    return trained[0]
+
+
+def test_a_run_leaves_in_the_bucket_what_it_leaves_on_disk(trained, tmp_path):
+    workdir, left = trained
     assert igpt("train", f"--workdir={tmp_path / 'run'}", *SMALL) == 0
 
     def names(found):
         return {re.sub(r"tfevents.*", "tfevents", name) for name in found if "/checkpoints/" not in name}
 
-    there = names(name.removeprefix("bucket/trained") for name in files().find(workdir))
+    there = names(name.removeprefix("bucket/trained") for name in left)
     here = names(f"/{file.relative_to(tmp_path)}" for file in (tmp_path / "run").rglob("*") if file.is_file())
     assert there == here - {"/run/lock", "/run/palette.nearest.npy"}
     ours, its = (json.loads((place / "evaluation.json").read_text()) for place in (tmp_path / "run", as_path(workdir)))
