@@ -9,7 +9,10 @@ from experiments import modern
 from experiments.recipe import INGREDIENTS, RECIPES
 from experiments.scheduler import Scheduler
 
-RATES = {"paper": {"rate": 0.006}, "modern": {"rate": 0.0015, "muon_rate": 0.06}}
+RATES = {
+    "paper": {"rate": 0.006},
+    "modern": {"rate": 0.00075, "muon_rate": 0.06},
+}  # the latter below all rates tried first
 
 
 def test_the_search_finds_the_rates_with_the_lowest_held_out_loss_among_the_runs_that_are_kept(tmp_path):
@@ -17,7 +20,7 @@ def test_the_search_finds_the_rates_with_the_lowest_held_out_loss_among_the_runs
         return 1 + sum(math.log(rates[name] / wanted[name]) ** 2 for name in wanted)
 
     records = {}
-    for rate in modern.RATES:
+    for rate in (*modern.RATES, *(modern.RATES[0] / 2**i for i in range(1, modern.HALVINGS + 1))):
         job = modern.training("digits", (), 1500, rates={"rate": rate}, probe="last")
         records[f"{job.name}-seed{modern.SEARCHING_SEED}"] = {"nats_per_token": loss({"rate": rate}, RATES["paper"])}
         for muon_rate in modern.MUON_RATES:
