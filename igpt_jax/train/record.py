@@ -112,9 +112,8 @@ class Record:
         self._skipped = skipped
         if step % self._config.log_every == 0 or step == self._config.steps:
             scalars = {name: x for name, x in _scalars(metrics).items() if math.isfinite(x)} | self._clock.lap(step)
-            scalars["learning_rate"] = float(
-                self._schedule(step - 1 - skipped)
-            )  # which a skipped step does not advance
+            taken = step - 1 - skipped  # a skipped step does not advance the schedule
+            scalars["learning_rate"] = float(self._schedule(taken))
             for writer in self._files + self._progress:
                 writer.write_scalars(step, scalars)
         else:
