@@ -154,7 +154,8 @@ def check_model(config: ModelConfig, mesh: Mesh) -> None:
             count = mesh.shape["data"] * mesh.shape["model"]
             grids = [{"data": count // n, "model": n} for n in range(1, count + 1) if count % n == 0]
             grids = [grid for grid in grids if all(size % grid[axis] == 0 for _, size, axis in axes)]
-            remedy = " and ".join(f"parallel.{axis}={n}" for axis, n in grids[0].items()) if grids else "fewer devices"
+            nearest = min(grids, key=lambda grid: abs(grid["model"] - mesh.shape["model"]), default={})
+            remedy = " and ".join(f"parallel.{axis}={n}" for axis, n in nearest.items()) or "fewer devices"
             raise InputError(
                 f"the model's {name}, {size}, is not divisible by the {mesh.shape[axis]} devices of the {axis} axis; "
                 f"use {remedy}"

@@ -164,7 +164,7 @@ def test_a_model_that_does_not_split_is_refused_with_a_mesh_that_fits():
     ):
         check_model(ig.ModelConfig(width=36, heads=4), make_mesh(ParallelConfig()))
     with pytest.raises(
-        ig.InputError, match=r"heads, 6, is not divisible by the 4 devices .* use parallel.data=8 and parallel.model=1"
+        ig.InputError, match=r"heads, 6, is not divisible by the 4 devices .* use parallel.data=4 and parallel.model=2"
     ):
         check_model(ig.ModelConfig(width=48, heads=6), make_mesh(ParallelConfig(2, 4)))
 
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_split_is_refused_with_a_mesh_that_fits():
 def test_an_mlp_that_does_not_split_is_refused():
     config = ig.ModelConfig(width=512, heads=16, activation="swiglu")
     mesh = jax.sharding.AbstractMesh((1, 1, 16), ("slice", "data", "model"))
-    with pytest.raises(ig.InputError, match=r"MLP width, 1368, is not divisible by the 16 .* data=2 and .*model=8"):
+    with pytest.raises(ig.InputError, match=r"MLP width, 1368, is not divisible by the 16 .*data=2 and .*model=8"):
         check_model(config, mesh)
 
 
