@@ -27,7 +27,7 @@ from typing import Any
 from experiments import claims, scales
 from experiments.arguments import local_directory
 from experiments.benchmark.measure import machine
-from experiments.scheduler import Scheduler, exit_status, total_seconds
+from experiments.scheduler import Scheduler, exit_status, total_seconds, worker_count
 from experiments.tables import markdown, measure, write_json
 from igpt_jax.errors import InputError
 from igpt_jax.files import atomic_write
@@ -148,10 +148,7 @@ def reproduce(options: argparse.Namespace, command: str) -> int:
 
 
 def _scheduler(options: argparse.Namespace) -> Scheduler:
-    miniature = options.scale == "miniature"
-    workers = options.jobs if options.jobs is not None else ((os.cpu_count() or 1) if miniature else 1)
-    if workers < 1:
-        raise InputError(f"--jobs={workers} must be at least 1")
+    workers = worker_count(options.jobs, options.scale)
     seeds = options.seeds.split(",") if options.seeds else SEEDS[options.scale]
     if not all(str(seed).isdecimal() for seed in seeds) or len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds={options.seeds} is no list of different whole numbers, such as 0,1,2")
@@ -162,7 +159,7 @@ def _scheduler(options: argparse.Namespace) -> Scheduler:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    if miniature:
+    if options.scale == "miniature":
         environment["JAX_PLATFORMS"] = "cpu"
     return Scheduler(directory, tuple(map(int, seeds)), options.split, workers, environment)
 

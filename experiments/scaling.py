@@ -63,7 +63,7 @@ from experiments.scaling_law import (
 )
 from experiments.scaling_results import write_results
 from experiments.scaling_samples import frechet_distance
-from experiments.scheduler import Scheduler, exit_status
+from experiments.scheduler import Scheduler, exit_status, worker_count
 from experiments.tables import write_json
 from igpt_jax.config import ModelConfig, default_config
 from igpt_jax.errors import InputError
@@ -290,7 +290,7 @@ def measure(options: argparse.Namespace, command: str) -> None:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     if name == "miniature":
         environment["JAX_PLATFORMS"] = "cpu"
-    jobs = options.jobs or ((os.cpu_count() or 1) if name == "miniature" else 1)
+    jobs = worker_count(options.jobs, name)
     searching = Scheduler(directory / "search", (SEARCHING_SEED,), "validation", jobs, environment)
     featuring = Scheduler(directory / "features", (FEATURES_SEED,), "test", jobs, environment)
     scheduler = Scheduler(directory, (SEED,), "test", jobs, environment)

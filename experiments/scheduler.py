@@ -61,6 +61,19 @@ def exit_status(program: str, measure: Callable[[], int | None]) -> int:
         return 130
 
 
+def worker_count(jobs: int | None, scale: str) -> int:
+    """Returns how many commands run at a time: `jobs`, or by default the number of cores for miniature, 1 for paper.
+
+    Raises:
+      InputError: `jobs` is below 1.
+    """
+    if jobs is None:
+        return (os.cpu_count() or 1) if scale == "miniature" else 1
+    if jobs < 1:
+        raise InputError(f"--jobs={jobs} must be at least 1")
+    return jobs
+
+
 @dataclasses.dataclass(frozen=True)
 class Scheduler:
     """Runs the jobs whose results are missing.

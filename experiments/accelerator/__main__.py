@@ -78,8 +78,8 @@ def _run_part(part: str, options: argparse.Namespace, device: dict[str, Any], se
         print(f"{part}: finished before", flush=True)
         return
     rehearsal = ["--rehearsal"] if options.rehearsal else []
-    command = " ".join(["python -m experiments.accelerator", f"--parts={part}", *rehearsal])
-    results.describe(device, command, options.rehearsal)
+    typed = " ".join(["python -m experiments.accelerator", f"--parts={part}", *rehearsal])
+    results.describe(device, typed, options.rehearsal)
     command = [sys.executable, "-m", "experiments.accelerator.part", part, f"--out={options.out}", *rehearsal]
     print(f"{part}: {seconds:.0f} s at most", flush=True)
     # JAX takes three quarters of a GPU's memory by default.  This takes all but what CUDA itself needs.

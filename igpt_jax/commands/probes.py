@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from igpt_jax.data.tokenizer import Tokenizer
 from igpt_jax.evaluate.features import split_features, stored
 from igpt_jax.evaluate.low_data import LowDataResult, low_data
 from igpt_jax.evaluate.probe import ProbeResult, probe
+from igpt_jax.storage import in_bucket
 from igpt_jax.train.state import init_params
 from igpt_jax.types import HostBatch, Params
 
@@ -102,15 +104,26 @@ def _features(run: Run, params: Params) -> Split:
     of a test image under `run.masks`.
     """
     config = run.config.evaluate.probe
-    model = run.model.clone(normalized_features=config.normalized)
     train = run.examples(run.train_source, config.augmented_epochs, task="features of training images")
     test = itertools.chain.from_iterable(
         run.test_examples(draw, task="features of test images") for draw in range(run.masks)
     )
-    features = functools.partial(
-        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=run.spill_directory
-    )
+    features = feature_reader(run, params)
     return *features(train), *features(test)
+
+
+def feature_reader(run: Run, params: Params) -> Callable[[Iterable[HostBatch]], tuple[np.ndarray, np.ndarray]]:
+    """Returns a function from labeled examples to the features (l, b, d) that probes read, and the labels (b,)."""
+    config = run.config.evaluate.probe
+    model = run.model.clone(normalized_features=config.normalized)
+    return functools.partial(
+        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=_spill(run)
+    )
+
+
+def _spill(run: Run) -> pathlib.Path | None:
+    """Where features go that do not fit into memory: the workdir, unless that is in a bucket."""
+    return None if in_bucket(run.workdir) else run.workdir
 
 
 def _pixels(run: Run) -> Split:
@@ -129,7 +142,7 @@ def _pixels(run: Run) -> Split:
                 labels.append(batch["label"])
                 yield colors_of(batch["tokens"]).reshape(len(batch["tokens"]), 1, -1)
 
-        pixels_bld = stored(batches(), config.memory * 2**30, run.spill_directory)
+        pixels_bld = stored(batches(), config.memory * 2**30, _spill(run))
         return pixels_bld.swapaxes(0, 1), np.concatenate(labels)
 
     return *read(run.examples(run.train_source, config.augmented_epochs)), *read(run.test_examples())

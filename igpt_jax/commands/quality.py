@@ -1,7 +1,6 @@
 """Measures samples beside held-out images: copies, color statistics, labels, and distances between features."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -12,10 +11,11 @@ from absl import flags
 
 from igpt_jax.checks import check_squares
 from igpt_jax.commands.inputs import output_directory
+from igpt_jax.commands.probes import feature_reader
 from igpt_jax.commands.run import Run, saved_config
 from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
-from igpt_jax.evaluate.features import Rows, split_features
+from igpt_jax.evaluate.features import Rows
 from igpt_jax.evaluate.forward import in_batches
 from igpt_jax.evaluate.probe import fit
 from igpt_jax.files import make_directory
@@ -191,10 +191,7 @@ def _labels(
     layer, size, classes = probe["best_layer"], run.config.evaluate.batch_size, run.train_source.classes
     settings_gs = np.full((1, 1), probe["settings"][probe["layer_numbers"].index(layer)], np.float32)
     config = dataclasses.replace(run.config.evaluate.probe, solver=probe["solver"])
-    model = run.model.clone(normalized_features=config.normalized)
-    features_of = functools.partial(
-        split_features, model, params, mesh=run.mesh, memory=config.memory * 2**30, directory=run.spill_directory
-    )
+    features_of = feature_reader(run, params)
 
     def features(tokens_bt: np.ndarray, labels_b: np.ndarray) -> Rows:
         return Rows.all(*features_of(in_batches({"tokens": tokens_bt, "label": labels_b}, size)))

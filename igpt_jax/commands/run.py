@@ -25,7 +25,6 @@ from igpt_jax.model.image_gpt import ImageGPT
 from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.parallel.processes import barrier, batch_share, is_primary_process
 from igpt_jax.progress import track
-from igpt_jax.storage import in_bucket
 from igpt_jax.train.checkpoint import Checkpoints
 from igpt_jax.train.start import checkpoint_place
 from igpt_jax.train.state import init_params
@@ -202,11 +201,6 @@ class Run:
     def masks(self) -> int:
         """How many masks of every view of a test image a BERT model votes over; 1 without masks."""
         return 1 if self.config.model.causal else self.config.evaluate.votes
-
-    @property
-    def spill_directory(self) -> pathlib.Path | None:
-        """Where features go that do not fit into memory: the workdir; None, a temporary one, if that is in a bucket."""
-        return None if in_bucket(self.workdir) else self.workdir
 
     def pictures(self, n: int) -> np.ndarray:
         """The first n evaluation images as they are encoded, (n, r, r, 3) uint8; of tokens, what they decode to."""

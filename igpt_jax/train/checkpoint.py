@@ -39,6 +39,25 @@ class DamagedCheckpoint(InputError):
     """A checkpoint is not what was saved."""
 
 
+@contextlib.contextmanager
+def reading(checkpoint: pathlib.Path) -> Iterator[None]:
+    """A context in which a checkpoint is read.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read.  Trouble of the file system, such as too many open files, says nothing about
+        the checkpoint, and is raised as it is.
+    """
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # what orbax, tensorstore and json raise on damaged files is anything
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        if (isinstance(error, OSError) and not missing) or describe_bucket_error(error):
+            raise
+        raise DamagedCheckpoint(f"{checkpoint} is damaged: {' '.join(str(error).split())[:300]}") from error
+
+
 class Checkpoints:
     """The checkpoints of one workdir, `WORKDIR/checkpoints/STEP/{params,optimizer,about}`.
 
@@ -228,7 +247,7 @@ class Checkpoints:
 
     def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         about = self._about(step)
-        with self._reading(step):
+        with reading(self._directory / str(step)):
             args = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
             restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
         for name, fingerprint in fingerprints(restored).items() if about["format_version"] > 1 else ():
@@ -238,7 +257,7 @@ class Checkpoints:
 
     def _about(self, step: int) -> dict[str, Any]:
         where = self._directory / str(step)
-        with self._reading(step):
+        with reading(self._directory / str(step)):
             about = dict(self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about)
             version, saved_hash = about["format_version"], about.pop("hash", None)
         if (version == 1 and saved_hash) or (version != 1 and (saved_hash != _hash(about) or about["step"] != step)):
@@ -254,19 +273,6 @@ class Checkpoints:
                 f"the palette has hash {palette.hash}, but {self._directory / str(step)} was trained with "
                 f"{saved.hash}; use that one, or another --workdir"
             )
-
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, jax.errors.JaxRuntimeError):
-            raise
-        except Exception as error:  # what orbax, tensorstore and json raise on damaged files is anything
-            missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-            if (isinstance(error, OSError) and not missing) or describe_bucket_error(error):
-                raise  # trouble of the file system, such as too many open files, damages no checkpoint
-            reason = " ".join(str(error).split())[:300]
-            raise DamagedCheckpoint(f"{self._directory / str(step)} is damaged: {reason}") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from igpt_jax.errors import InputError
 from igpt_jax.parallel.mesh import put_batch, replicated
 from igpt_jax.progress import progress
 from igpt_jax.storage import Mirror, absolute
+from igpt_jax.train.checkpoint import DamagedCheckpoint, reading
 from igpt_jax.train.metrics import METRICS, JsonLines
 from igpt_jax.train.preemption import Preemption
 from igpt_jax.types import HostBatch, Params
@@ -188,13 +189,10 @@ def fit(
 
 def _restored(manager: Any, step: int, like: State) -> State:
     try:
-        return manager.restore(step, args=ocp.args.StandardRestore(like))
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # what orbax and tensorstore raise on damaged files is anything
-        reason = " ".join(str(error).split())[:300]
-        where = manager.directory / str(step)
-        raise InputError(f"{where} is damaged: {reason}; delete it to go on from the one before") from error
+        with reading(manager.directory / str(step)):
+            return manager.restore(step, args=ocp.args.StandardRestore(like))
+    except DamagedCheckpoint as error:
+        raise InputError(f"{error}; delete it to go on from the one before") from error
 
 
 def measure(codec: Codec, batches: Iterator[HostBatch]) -> dict[str, Any]:
