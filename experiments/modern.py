@@ -65,6 +65,7 @@ SEEDS, SEARCHING_SEED = (0, 1, 2), 10
 RATES, MUON_RATES = (1.5e-3, 3e-3, 6e-3, 12e-3), (0.03, 0.06, 0.12)
 HALVINGS = 3
 ROUNDS, STEPS_TIMED = 9, 10
+MEASURED = {"nats_per_token": 4, "probe": 1}  # with the digits to print
 TITLE = "The paper's recipe and today's"
 
 
@@ -356,9 +357,37 @@ def table(data: str, rows: Sequence[dict[str, Any]]) -> str:
         wall = f"{row['steps'] / whole['steps'] / speed:.2f}" if speed else ""
         images = f"{row['images_per_second']:.0f}" if speed else ""
         reached = "yes" if np.mean(row["nats_per_token"]) <= to_beat else "no"
-        nats, probe = (_mean(row[name], digits) for name, digits in (("nats_per_token", 4), ("probe", 1)))
+        nats, probe = (_mean(row[name], digits) for name, digits in MEASURED.items())
         lines.append(f"| {row['recipe']} | {row['steps']:,} | {nats} | {reached} | {probe} | {images} | {wall} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_changes(rows)]) + "\n"
+
+
+def _changes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of a second table, with the differences that each ablation makes; none without ablations."""
+    whole = {(row["recipe"], row["steps"]): row for row in rows if row["recipe"] in RECIPES}
+    lines = []
+    for row in rows:
+        if row["recipe"] in RECIPES:
+            continue
+        base = whole[row["recipe"].split()[0], row["steps"]]
+        nats, probe = (_difference(row[name], base[name], digits) for name, digits in MEASURED.items())
+        speed = f"{row['speed'] / base['speed']:.2f}" if "speed" in row else ""
+        lines.append(f"| {row['recipe']} | {nats} | {probe} | {speed} |")
+    if not lines:
+        return []
+    head = [
+        "",
+        "What each change makes of its recipe after as many steps: differences, seed by seed, means ± standard errors.",
+        "",
+        "| recipe | held-out nats/token | probe, points | speed |",
+        "|---|---|---|---|",
+    ]
+    return head + lines
+
+
+def _difference(values: Sequence[float], others: Sequence[float], digits: int) -> str:
+    differences = np.subtract(values, others)
+    return f"{differences.mean():+.{digits}f} ± {differences.std(ddof=1) / np.sqrt(len(differences)):.{digits}f}"
 
 
 def _mean(values: Sequence[float], digits: int) -> str:

@@ -55,20 +55,32 @@ def flat(options, prefix=""):
     return named
 
 
+def row(recipe, steps, nats, probe=(90.0, 90.0, 90.0), speed=1.0):
+    return {
+        "recipe": recipe,
+        "steps": steps,
+        "nats_per_token": nats,
+        "probe": probe,
+        "raw_pixels": [36.0] * 3,
+        "images_per_second": 100.0,
+        "speed": speed,
+    }
+
+
 @pytest.mark.parametrize(("nats", "reached"), [(0.58, "yes"), (0.6, "no")])
 def test_the_table_says_whether_a_recipe_reaches_the_loss_of_the_paper_s_after_all_its_steps(nats, reached):
-    def row(recipe, steps, nats):
-        return {
-            "recipe": recipe,
-            "steps": steps,
-            "nats_per_token": [nats] * 3,
-            "probe": [90.0] * 3,
-            "raw_pixels": [36.0] * 3,
-            "images_per_second": 100.0,
-            "speed": 0.8 if recipe == "modern" else 1.0,
-        }
-
-    rows = [row("paper", 500, 0.55), row("paper", 1500, 0.59), row("modern", 500, nats)]
+    rows = [row("paper", 500, [0.55] * 3), row("paper", 1500, [0.59] * 3), row("modern", 500, [nats] * 3, speed=0.8)]
     last = modern.table("digits", rows).splitlines()[-1]
     assert f"| {reached} |" in last
     assert last.endswith("| 0.42 |")  # a third of the steps, each 1 / 0.8 as long
+
+
+def test_the_table_compares_an_ablation_with_its_recipe_after_as_many_steps_seed_by_seed():
+    rows = [
+        row("paper", 1500, [0.5] * 3),
+        row("modern", 500, [0.6, 0.7, 0.8], [80.0, 70.0, 60.0], speed=0.8),
+        row("modern", 1500, [9.0] * 3),
+        row("modern - wsd", 500, [0.61, 0.71, 0.84], [79.0, 70.0, 58.0], speed=1.0),
+    ]
+    last = modern.table("digits", rows).splitlines()[-1]
+    assert last == "| modern - wsd | +0.0200 ± 0.0100 | -1.0 ± 0.6 | 1.25 |"  # of 0.01, 0.01, 0.04 and -1, 0, -2
