@@ -82,10 +82,10 @@ def inception_network(path: pathlib.Path, resize: str, mesh: Mesh, batch_size: i
     def features(batch: Batch) -> jax.Array:
         if mesh.devices.flat[0].platform != "cpu":
             return features_of(batch["images"])
-        # A CPU is faster with one image at a time, whose activations stay in its caches.
+        # A CPU is faster with two images at a time: their activations stay in its caches, and both use each weight.
         split = jax.sharding.PartitionSpec(("slice", "data"))
-        one_by_one = functools.partial(jax.lax.map, lambda image_hwc: features_of(image_hwc[None])[0])
-        return jax.shard_map(one_by_one, in_specs=split, out_specs=split)(batch["images"])
+        in_pairs = functools.partial(jax.lax.map, lambda image_hwc: features_of(image_hwc[None])[0], batch_size=2)
+        return jax.shard_map(in_pairs, in_specs=split, out_specs=split)(batch["images"])
 
     def over_batches(images_bhwc: np.ndarray) -> np.ndarray:
         outputs = map_batches(features, in_batches({"images": images_bhwc}, batch_size), mesh)

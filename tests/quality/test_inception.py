@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from igpt_jax.config import ParallelConfig
 from igpt_jax.errors import InputError
+from igpt_jax.parallel.mesh import make_mesh
 from igpt_jax.quality.inception import SIDE, Inception, load_inception
-from igpt_jax.quality.networks import fit_to_inception
+from igpt_jax.quality.networks import fit_to_inception, inception_network
 
 RNG = np.random.default_rng(0)
 
@@ -112,6 +114,14 @@ def test_features_and_logits_equal_torchs_on_the_same_weights(reference):
     found_features, found_logits = jax.jit(Inception().apply)(load_inception(path), x_bhwc)
     np.testing.assert_allclose(found_features, features, rtol=1e-4, atol=1e-5 * np.abs(features).max())
     np.testing.assert_allclose(found_logits, logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
+
+
+def test_a_network_on_many_devices_computes_the_features_of_all_images_at_once(reference):
+    path, _, _ = reference
+    images = RNG.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)  # three for each device: a pair and one more
+    network = inception_network(path, "clean", make_mesh(ParallelConfig()), batch_size=20)
+    at_once, _ = jax.jit(Inception().apply)(load_inception(path), fit_to_inception(jnp.asarray(images), "clean"))
+    np.testing.assert_allclose(network.features(images), at_once, rtol=1e-4, atol=1e-5 * np.abs(at_once).max())
 
 
 def test_a_file_of_other_weights_is_named(tmp_path):
