@@ -365,24 +365,22 @@ def table(data: str, rows: Sequence[dict[str, Any]]) -> str:
 def _changes(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The lines of a second table, with the differences that each ablation makes; none without ablations."""
     whole = {(row["recipe"], row["steps"]): row for row in rows if row["recipe"] in RECIPES}
-    lines = []
-    for row in rows:
-        if row["recipe"] in RECIPES:
-            continue
-        base = whole[row["recipe"].split()[0], row["steps"]]
-        nats, probe = (_difference(row[name], base[name], digits) for name, digits in MEASURED.items())
-        speed = f"{row['speed'] / base['speed']:.2f}" if "speed" in row else ""
-        lines.append(f"| {row['recipe']} | {nats} | {probe} | {speed} |")
-    if not lines:
+    ablations = [row for row in rows if row["recipe"] not in RECIPES]
+    if not ablations:
         return []
-    head = [
+    lines = [
         "",
         "What each change makes of its recipe after as many steps: differences, seed by seed, means ± standard errors.",
         "",
         "| recipe | held-out nats/token | probe, points | speed |",
         "|---|---|---|---|",
     ]
-    return head + lines
+    for row in ablations:
+        base = whole[row["recipe"].split()[0], row["steps"]]
+        nats, probe = (_difference(row[name], base[name], digits) for name, digits in MEASURED.items())
+        speed = f"{row['speed'] / base['speed']:.2f}" if "speed" in row else ""
+        lines.append(f"| {row['recipe']} | {nats} | {probe} | {speed} |")
+    return lines
 
 
 def _difference(values: Sequence[float], others: Sequence[float], digits: int) -> str:
