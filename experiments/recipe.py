@@ -1,8 +1,8 @@
 """The ingredients of a modern training recipe, of which modern.py measures what each is worth.
 
 Each works without the others, except that weight decay needs Muon, and SwiGLU takes the place of squared ReLU.  These
-two are not in the recipe.  Weight decay helps on emoji and photographs, and not on digits.  All ingredients come from
-work on small language models.
+two are not in the recipe: weight decay helps on emoji alone, and SwiGLU on digits and photographs, by less than a
+hundredth of a nat, with slower steps.  All ingredients come from work on small language models.
 """
 
 from typing import TYPE_CHECKING
