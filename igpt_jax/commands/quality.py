@@ -17,7 +17,7 @@ from igpt_jax.config import ParallelConfig, RunConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows
 from igpt_jax.evaluate.forward import in_batches
-from igpt_jax.evaluate.probe import fit
+from igpt_jax.evaluate.linear_probe import fit
 from igpt_jax.files import make_directory
 from igpt_jax.generate.complete import complete
 from igpt_jax.generate.quality import divergences, jensen_shannon, nearest

@@ -7,7 +7,8 @@ import numpy as np
 from igpt_jax.config import ProbeConfig
 from igpt_jax.errors import InputError
 from igpt_jax.evaluate.features import Rows
-from igpt_jax.evaluate.probe import check_pair, fit, score
+from igpt_jax.evaluate.linear_probe import fit, score
+from igpt_jax.evaluate.probe import check_pair
 
 
 @dataclasses.dataclass(frozen=True)
